@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Builds what is missing or out of date: system packages (as root), npm packages, native/ and the managed code.
+# Usage: scripts/build.sh [all]   'all' builds the tests too. Progress goes to stderr.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+what=${1:-trainer}
+export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+command -v dotnet >/dev/null || fail "The .NET 10 SDK is missing: install it from https://dot.net and run this again."
+dotnet --list-sdks | grep -q '^10\.' || fail "The .NET 10 SDK is missing (found: $(dotnet --list-sdks | tr '\n' ' ')): install it from https://dot.net."
+command -v npm >/dev/null || fail "Node.js with npm is missing: install Node.js 20 or later and run this again."
+
+system_packages() {
+  local missing=()
+  command -v cmake >/dev/null || missing+=(cmake)
+  command -v ninja >/dev/null || missing+=(ninja-build)
+  command -v g++ >/dev/null || missing+=(g++)
+  if [ -z "${TRAINER_LIBTORCH:-}" ] && ! python3 -c 'import torch' 2>/dev/null; then
+    [ -f /usr/include/torch/csrc/autograd/custom_function.h ] || missing+=(libtorch-dev)
+    compgen -G '/usr/lib/*/openblas-pthread/libopenblas.so.0' >/dev/null || missing+=(libopenblas0-pthread)
+  fi
+  [ ${#missing[@]} -eq 0 ] && return
+  local line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+  command -v apt-get >/dev/null || fail "Missing: ${missing[*]}. Install them with your package manager and run this again."
+  [ "$(id -u)" -eq 0 ] || fail "System packages are missing. Run this line, then try again:
+  sudo sh -c '$line'"
+  say "Installing ${missing[*]} ..."
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } > artifacts/apt.log 2>&1 \
+    || { tail -n 20 artifacts/apt.log >&2; fail "apt-get failed; the whole log is artifacts/apt.log"; }
+}
+
+# True when a file of the given paths is newer than the stamp.
+changed() { local stamp=$1; shift; [ ! -f "$stamp" ] || [ -n "$(find "$@" -newer "$stamp" -not -path '*/build/*' -not -path '*/obj/*' -print -quit 2>/dev/null)" ]; }
+
+step() { # stamp, title, log, command...
+  local stamp=$1 title=$2 log=$3; shift 3
+  say "$title ..."
+  local begun; begun=$(mktemp artifacts/.stamp.XXXXXX)
+  "$@" > "$log" 2>&1 || { tail -n 40 "$log" >&2; rm -f "$begun"; fail "$title failed; the whole log is $log"; }
+  mv "$begun" "$stamp"
+}
+
+native() { cmake -S native --preset cpu && cmake --build native/build/cpu; }
+
+managed() {
+  local target=$1
+  dotnet restore "$target" && dotnet build "$target" -c Release -m:2 --no-restore -v minimal
+}
+
+mkdir -p artifacts
+exec 9> artifacts/.lock
+flock 9
+if [ ! -f artifacts/.system ]; then
+  system_packages
+  touch artifacts/.system
+fi
+changed artifacts/.npm package-lock.json || [ ! -d node_modules ] && step artifacts/.npm "Restoring npm packages" artifacts/npm.log npm ci --no-audit --no-fund --omit=optional
+changed artifacts/.native native && step artifacts/.native "Building native code" artifacts/native.log native
+managed_sources=(src global.json Directory.Build.props Directory.Packages.props .editorconfig artifacts/.native)
+if [ "$what" = all ]; then
+  changed artifacts/.tests "${managed_sources[@]}" tests && step artifacts/.tests "Building managed code and tests" artifacts/managed.log managed Trainer.sln
+fi
+changed artifacts/.managed "${managed_sources[@]}" && step artifacts/.managed "Building managed code" artifacts/managed.log managed src/Trainer/Trainer.csproj
+exit 0

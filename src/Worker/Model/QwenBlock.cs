@@ -1,0 +1,132 @@
+using Trainer.Worker.Attention;
+using Trainer.Worker.Kernels;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Model;
+
+/// <summary>One decoder layer. Shapes: T tokens, D hidden, N query heads, M key/value heads, H head size, F intermediate.</summary>
+public sealed class QwenBlock
+{
+    private readonly QwenConfig _config;
+    private readonly int _window;
+
+    public QwenBlock(QwenConfig config, int layer, ModelPlacement placement)
+    {
+        _config = config;
+        _window = config.LayerSlides[layer] ? config.SlidingWindow!.Value - 1 : -1;
+        Name = $"model.layers.{layer}";
+        int q = config.NumHeads * config.HeadDim;
+        int kv = config.NumKvHeads * config.HeadDim;
+
+        InputNorm = NewNorm(config.HiddenSize, placement);
+        Qkv = new LinearLayer($"{Name}.self_attn", config.HiddenSize, [("q_proj", q), ("k_proj", kv), ("v_proj", kv)], config.QkvBias, placement);
+        QNorm = config.QkNorm ? NewNorm(config.HeadDim, placement) : null;
+        KNorm = config.QkNorm ? NewNorm(config.HeadDim, placement) : null;
+        Output = new LinearLayer($"{Name}.self_attn", q, [("o_proj", config.HiddenSize)], config.OutputBias, placement);
+        PostAttentionNorm = NewNorm(config.HiddenSize, placement);
+        GateUp = new LinearLayer($"{Name}.mlp", config.HiddenSize, [("gate_proj", config.IntermediateSize), ("up_proj", config.IntermediateSize)], false, placement);
+        Down = new LinearLayer($"{Name}.mlp", config.IntermediateSize, [("down_proj", config.HiddenSize)], false, placement);
+    }
+
+    public string Name { get; }
+
+    public Parameter InputNorm { get; }
+
+    public LinearLayer Qkv { get; }
+
+    public Parameter? QNorm { get; }
+
+    public Parameter? KNorm { get; }
+
+    public LinearLayer Output { get; }
+
+    public Parameter PostAttentionNorm { get; }
+
+    public LinearLayer GateUp { get; }
+
+    public LinearLayer Down { get; }
+
+    public IEnumerable<LinearLayer> LinearLayers => [Qkv, Output, GateUp, Down];
+
+    /// <summary>x_TD to x_TD.</summary>
+    /// <param name="cache">Keys and values of the tokens before these; only without gradients.</param>
+    public Tensor Forward(Tensor x_TD, ForwardContext context, KeyValueCache? cache = null)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        long tokens = x_TD.shape[0];
+        long heads = _config.NumHeads, kvHeads = _config.NumKvHeads, size = _config.HeadDim;
+
+        Tensor h_TD = Ops.RmsNorm(x_TD, InputNorm, _config.RmsNormEps);
+        Tensor qkv = Qkv.Forward(h_TD, context.DropoutSeed);
+        Tensor q_TNH = qkv.narrow(1, 0, heads * size).view(tokens, heads, size);
+        Tensor k_TMH = qkv.narrow(1, heads * size, kvHeads * size).view(tokens, kvHeads, size);
+        Tensor v_TMH = qkv.narrow(1, (heads + kvHeads) * size, kvHeads * size).view(tokens, kvHeads, size);
+        if (_config.QkNorm)
+        {
+            q_TNH = Ops.RmsNorm(q_TNH, QNorm!, _config.RmsNormEps);
+            k_TMH = Ops.RmsNorm(k_TMH, KNorm!, _config.RmsNormEps);
+        }
+
+        q_TNH = Ops.Rotary(q_TNH, context.Cos, context.Sin);
+        k_TMH = Ops.Rotary(k_TMH, context.Cos, context.Sin);
+
+        double scale = 1 / Math.Sqrt(size);
+        Tensor o_TNH;
+        if (cache is null)
+        {
+            o_TNH = context.Attention.Forward(q_TNH, k_TMH, v_TMH, context.CuSeqlens, scale, _window);
+        }
+        else
+        {
+            (Tensor keys, Tensor values) = cache.Append(k_TMH, v_TMH);
+            o_TNH = MathAttention.Forward(q_TNH, keys, values, scale, _window);
+        }
+
+        Tensor a_TD = Output.Forward(o_TNH.reshape(tokens, heads * size), context.DropoutSeed);
+        (Tensor normed, Tensor sum) = Ops.AddRmsNorm(a_TD, x_TD, PostAttentionNorm, _config.RmsNormEps);
+        Tensor gateUp_T2F = GateUp.Forward(normed, context.DropoutSeed);
+        Tensor y_TD = sum + Down.Forward(Ops.SwiGlu(gateUp_T2F), context.DropoutSeed);
+        return y_TD.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Every weight under its Hugging Face name.</summary>
+    public IEnumerable<NamedTensor> NamedTensors()
+    {
+        yield return Whole($"{Name}.input_layernorm.weight", InputNorm);
+        foreach (NamedTensor tensor in Qkv.NamedTensors())
+        {
+            yield return tensor;
+        }
+
+        if (_config.QkNorm)
+        {
+            yield return Whole($"{Name}.self_attn.q_norm.weight", QNorm!);
+            yield return Whole($"{Name}.self_attn.k_norm.weight", KNorm!);
+        }
+
+        foreach (NamedTensor tensor in Output.NamedTensors())
+        {
+            yield return tensor;
+        }
+
+        yield return Whole($"{Name}.post_attention_layernorm.weight", PostAttentionNorm);
+        foreach (NamedTensor tensor in GateUp.NamedTensors().Concat(Down.NamedTensors()))
+        {
+            yield return tensor;
+        }
+    }
+
+    private static Parameter NewNorm(int size, ModelPlacement placement) =>
+        new(ones([size], dtype: placement.Dtype, device: placement.Device));
+
+    private static NamedTensor Whole(string name, Parameter parameter) => new(name, parameter, 0, parameter.shape[0]);
+}
+
+/// <summary>What every block of one forward pass shares.</summary>
+/// <param name="Cos">float32 [T, H/2], already gathered by position.</param>
+/// <param name="Sin">float32 [T, H/2].</param>
+/// <param name="CuSeqlens">int32 [S + 1] on the CPU: where each document starts; the last entry is T.</param>
+/// <param name="DropoutSeed">Zero turns dropout off.</param>
+public sealed record ForwardContext(Tensor Cos, Tensor Sin, Tensor CuSeqlens, AttentionBackend Attention, ulong DropoutSeed);

@@ -1,0 +1,201 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace Trainer.Worker.Model;
+
+/// <summary>The architecture of a dense Qwen2, Qwen2.5 or Qwen3 model, read from a Hugging Face config.json.</summary>
+public sealed record QwenConfig
+{
+    public required string ModelType { get; init; }
+    public required int HiddenSize { get; init; }
+    public required int IntermediateSize { get; init; }
+    public required int NumLayers { get; init; }
+    public required int NumHeads { get; init; }
+    public required int NumKvHeads { get; init; }
+    public required int HeadDim { get; init; }
+    public required int VocabSize { get; init; }
+    public required double RmsNormEps { get; init; }
+    public required double RopeTheta { get; init; }
+    public required bool TieWordEmbeddings { get; init; }
+    public required int MaxPositionEmbeddings { get; init; }
+    public double InitializerRange { get; init; } = 0.02;
+
+    /// <summary>Biases of q, k and v (always in Qwen2; attention_bias in Qwen3).</summary>
+    public required bool QkvBias { get; init; }
+
+    /// <summary>Bias of o_proj (attention_bias in Qwen3).</summary>
+    public required bool OutputBias { get; init; }
+
+    /// <summary>RMSNorm over each head of q and k (Qwen3).</summary>
+    public required bool QkNorm { get; init; }
+
+    /// <summary>Keys that a query sees, itself included, in layers with a sliding window; null: all before it.</summary>
+    public int? SlidingWindow { get; init; }
+
+    /// <summary>For each layer, whether <see cref="SlidingWindow"/> applies.</summary>
+    public required IReadOnlyList<bool> LayerSlides { get; init; }
+
+    /// <summary>The file as it was read: exports write it back.</summary>
+    public required JsonObject Source { get; init; }
+
+    public bool IsQwen3 => ModelType == "qwen3";
+
+    /// <exception cref="JobInputException">The file is missing, malformed, or of an architecture that is not supported.</exception>
+    public static QwenConfig Load(string path)
+    {
+        if (!File.Exists(path))
+        {
+            throw new JobInputException($"{path}: no such file; a Hugging Face config.json is expected there");
+        }
+
+        try
+        {
+            if (JsonNode.Parse(File.ReadAllText(path)) is not JsonObject json)
+            {
+                throw new JobInputException($"{path}: a JSON object is expected");
+            }
+
+            return new Reader(path, json).Read();
+        }
+        catch (JsonException e)
+        {
+            throw new JobInputException($"{path}:{e.LineNumber + 1}: malformed JSON: {e.Message}", e);
+        }
+    }
+
+    private sealed class Reader(string path, JsonObject json)
+    {
+        public QwenConfig Read()
+        {
+            string type = Value<string>("model_type");
+            if (type is not ("qwen2" or "qwen3"))
+            {
+                throw new JobInputException(
+                    $"{path}: model_type '{type}' is not supported; supported are qwen2 (Qwen1.5, Qwen2, Qwen2.5) and qwen3 (dense)");
+            }
+
+            if (json["quantization_config"] is not null)
+            {
+                throw Wrong("quantization_config", "quantised snapshots can't be fine-tuned; take the bf16 snapshot of this model");
+            }
+
+            string activation = Optional("hidden_act", "silu");
+            if (activation != "silu")
+            {
+                throw Wrong("hidden_act", $"'{activation}' is not supported, only silu");
+            }
+
+            bool qwen3 = type == "qwen3";
+            int hidden = Positive("hidden_size");
+            int heads = Positive("num_attention_heads");
+            int kvHeads = json["num_key_value_heads"] is null ? heads : Positive("num_key_value_heads");
+            if (heads % kvHeads != 0)
+            {
+                throw Wrong("num_key_value_heads", $"{kvHeads} does not divide num_attention_heads {heads}");
+            }
+
+            if (json["head_dim"] is null && hidden % heads != 0)
+            {
+                throw Wrong("hidden_size", $"{hidden} is not a multiple of num_attention_heads {heads}");
+            }
+
+            int headDim = json["head_dim"] is null ? (qwen3 ? 128 : hidden / heads) : Positive("head_dim");
+            if (headDim % 2 != 0 || headDim > 256)
+            {
+                throw Wrong("head_dim", $"{headDim} is not supported; it must be even and at most 256");
+            }
+
+            bool attentionBias = Optional("attention_bias", false);
+            int layers = Positive("num_hidden_layers");
+            bool slides = Optional("use_sliding_window", false) && json["sliding_window"] is not null;
+            return new QwenConfig
+            {
+                ModelType = type,
+                HiddenSize = hidden,
+                IntermediateSize = Positive("intermediate_size"),
+                NumLayers = layers,
+                NumHeads = heads,
+                NumKvHeads = kvHeads,
+                HeadDim = headDim,
+                VocabSize = Positive("vocab_size"),
+                RmsNormEps = Optional("rms_norm_eps", 1e-6),
+                RopeTheta = RopeTheta(),
+                TieWordEmbeddings = Optional("tie_word_embeddings", false),
+                MaxPositionEmbeddings = Optional("max_position_embeddings", 32768),
+                InitializerRange = Optional("initializer_range", 0.02),
+                QkvBias = !qwen3 || attentionBias,
+                OutputBias = qwen3 && attentionBias,
+                QkNorm = qwen3,
+                SlidingWindow = slides ? Positive("sliding_window") : null,
+                LayerSlides = LayerSlides(layers, slides),
+                Source = json,
+            };
+        }
+
+        private double RopeTheta()
+        {
+            JsonNode? scaling = json["rope_scaling"] ?? json["rope_parameters"];
+            if (scaling is JsonObject parameters)
+            {
+                string kind = (parameters["rope_type"] ?? parameters["type"])?.ToString() ?? "default";
+                if (kind != "default")
+                {
+                    throw Wrong("rope_scaling", $"rope type '{kind}' is not supported for training, only default; "
+                        + "remove it unless you train beyond the model's original context");
+                }
+            }
+
+            if (json["rope_parameters"] is JsonObject rope && rope["rope_theta"] is not null)
+            {
+                return Convert<double>("rope_parameters.rope_theta", rope["rope_theta"]!);
+            }
+
+            return Optional("rope_theta", 10000.0);
+        }
+
+        private List<bool> LayerSlides(int layers, bool slides)
+        {
+            if (!slides)
+            {
+                return [.. Enumerable.Repeat(false, layers)];
+            }
+
+            if (json["layer_types"] is JsonArray types)
+            {
+                if (types.Count != layers)
+                {
+                    throw Wrong("layer_types", $"{types.Count} entries for num_hidden_layers {layers}");
+                }
+
+                return [.. types.Select(type => type?.ToString() == "sliding_attention")];
+            }
+
+            int from = Optional("max_window_layers", 28);
+            return [.. Enumerable.Range(0, layers).Select(layer => layer >= from)];
+        }
+
+        private int Positive(string key)
+        {
+            int value = Value<int>(key);
+            return value > 0 ? value : throw Wrong(key, $"{value} must be positive");
+        }
+
+        private T Optional<T>(string key, T fallback) => json[key] is { } node ? Convert<T>(key, node) : fallback;
+
+        private T Value<T>(string key) => json[key] is { } node ? Convert<T>(key, node) : throw Wrong(key, "is missing");
+
+        private T Convert<T>(string key, JsonNode node)
+        {
+            try
+            {
+                return node.GetValue<T>();
+            }
+            catch (Exception e) when (e is InvalidOperationException or FormatException)
+            {
+                throw Wrong(key, $"{node.ToJsonString()} is not a {typeof(T).Name.ToLowerInvariant()}");
+            }
+        }
+
+        private JobInputException Wrong(string key, string what) => new($"{path}: {key}: {what}");
+    }
+}

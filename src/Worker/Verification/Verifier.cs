@@ -1,0 +1,164 @@
+using Trainer.Contracts;
+using Trainer.Worker.Attention;
+using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Data;
+using Trainer.Worker.Export;
+using Trainer.Worker.Model;
+using Trainer.Worker.Training;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Verification;
+
+/// <summary>
+/// Trains a golden case in float32 and compares logits, loss, gradients, six optimizer steps, greedy tokens and merged
+/// weights with what transformers and peft computed; once packed without padding and once padded.
+/// </summary>
+public sealed class Verifier(GoldenCase golden, AttentionKind attention)
+{
+    private const double LogitsTolerance = 2e-4;
+    private const double LossTolerance = 1e-5;
+    private const double GradientTolerance = 1e-4;
+    private const double GradientFloor = 1e-6;
+    private const double StepLossTolerance = 1e-4;
+    private const double GradientNormTolerance = 1e-3;
+    private const double MergedTolerance = 1e-5;
+
+    private readonly List<Check> _checks = [];
+
+    public CaseResult Run()
+    {
+        foreach (bool padded in new[] { false, true })
+        {
+            using DisposeScope scope = NewDisposeScope();
+            using QwenModel model = Load();
+            string path = padded ? "padded" : "packed";
+            CheckLogits(model, padded, path);
+            CheckLossAndGradients(model, padded, path);
+            CheckSteps(model, padded, path);
+            CheckGreedy(model, path);
+            CheckMerged(model, path);
+        }
+
+        return CaseResult.Of(golden.Name, _checks);
+    }
+
+    private QwenModel Load()
+    {
+        var placement = new ModelPlacement(ScalarType.Float32, CPU);
+        var request = new AttentionRequest(CPU, ScalarType.Float32, golden.Config.HeadDim, golden.Config.LayerSlides.Contains(true));
+        var model = new QwenModel(golden.Config, placement, AttentionSelector.Choose(attention, request).Backend);
+        using (SnapshotWeights snapshot = SnapshotWeights.Open(golden.Directory))
+        {
+            Weights.Load(model, snapshot);
+        }
+
+        if (golden.HasAdapter)
+        {
+            LoraConfig lora = PeftAdapter.ReadConfig(golden.AdapterDirectory);
+            using SnapshotWeights adapter = SnapshotWeights.Open(golden.AdapterDirectory, "adapter_model");
+            Weights.LoadAdapter(model.AttachLora(lora, seed: 0), adapter);
+        }
+
+        return model;
+    }
+
+    private void CheckLogits(QwenModel model, bool padded, string path)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using var _ = no_grad();
+        using ModelInput input = Input(golden.Initial, padded);
+        var pairs = golden.Initial.RealTokens(padded).ToList();
+        Tensor expected = golden.Logits().view(-1, golden.Config.VocabSize).index_select(0, Indices(pairs.Select(pair => pair.Golden)));
+        Tensor actual = model.Logits(input).index_select(0, Indices(pairs.Select(pair => pair.Ours)));
+        _checks.Add(Check.Of($"{path} logits", MaxDifference(actual, expected), LogitsTolerance));
+    }
+
+    private void CheckLossAndGradients(QwenModel model, bool padded, string path)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using var optimizer = new AdamW(model.TrainedTensors(), golden.Optimizer);
+        double loss = Backward(model, golden.Initial, padded);
+        _checks.Add(Check.Of($"{path} loss", Math.Abs(loss - golden.Loss) / Math.Abs(golden.Loss), LossTolerance));
+
+        var ours = optimizer.Trained.ToDictionary(tensor => tensor.Name);
+        foreach ((string name, Tensor expected) in golden.Gradients())
+        {
+            if (!ours.Remove(name, out NamedTensor? tensor))
+            {
+                throw new JobInputException($"{golden.Directory}: golden.safetensors has a gradient of {name}, which this model does not train");
+            }
+
+            double largest = expected.abs().max().ToDouble();
+            double difference = MaxDifference(tensor.Slice(optimizer.Gradient(tensor)), expected);
+            _checks.Add(Check.Of($"{path} gradient {name}", difference, (GradientTolerance * largest) + GradientFloor));
+        }
+
+        foreach (string name in ours.Keys)
+        {
+            throw new JobInputException($"{golden.Directory}: golden.safetensors has no gradient of {name}");
+        }
+    }
+
+    private void CheckSteps(QwenModel model, bool padded, string path)
+    {
+        using var optimizer = new AdamW(model.TrainedTensors(), golden.Optimizer);
+        for (int step = 0; step < golden.Steps.Count; step++)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            double loss = Backward(model, golden.Steps[step], padded);
+            double norm = optimizer.GradientNorm();
+            optimizer.Step(step + 1, golden.Optimizer.LearningRate, GradientClip.Scale(norm, golden.Optimizer.MaxGradientNorm));
+            _checks.Add(Check.Of($"{path} step {step} loss", Math.Abs(loss - golden.Losses[step]), StepLossTolerance));
+            _checks.Add(Check.Of($"{path} step {step} gradient norm", Math.Abs(norm - golden.GradientNorms[step]) / golden.GradientNorms[step], GradientNormTolerance));
+        }
+    }
+
+    private void CheckGreedy(QwenModel model, string path)
+    {
+        int[] prompt = [.. golden.Initial.InputIds.Take(12).Select(id => (int)id)];
+        IEnumerable<int> tokens = prompt.Concat(Generator.Continue(model, prompt, golden.Greedy.Count - prompt.Length, 0, [], seed: 0));
+        int wrong = tokens.Zip(golden.Greedy).Count(pair => pair.First != pair.Second);
+        _checks.Add(Check.Of($"{path} greedy tokens", wrong, 0));
+    }
+
+    private void CheckMerged(QwenModel model, string path)
+    {
+        if (model.Lora is not { } lora)
+        {
+            return;
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        using var _ = no_grad();
+        using SnapshotWeights merged = SnapshotWeights.Open(golden.MergedDirectory);
+        double worst = 0;
+        foreach (NamedTensor tensor in model.NamedTensors())
+        {
+            using DisposeScope inner = NewDisposeScope();
+            TensorEntry entry = merged.Entry(tensor.Name);
+            Tensor expected = empty([.. entry.Shape], dtype: TensorTypes.ToTorch(entry.DType));
+            merged.Read(tensor.Name, expected.DataPointer, entry.Length);
+            worst = Math.Max(worst, MaxDifference(PeftAdapter.Merged(tensor, lora), expected));
+        }
+
+        _checks.Add(Check.Of($"{path} merged weights", worst, MergedTolerance));
+    }
+
+    private static double Backward(QwenModel model, GoldenBatch batch, bool padded)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        PackedBatch packed = batch.Pack(padded);
+        using ModelInput input = ModelInput.From(packed, CPU);
+        Tensor loss = model.Loss(input, 1.0 / packed.TrainedTokens);
+        loss.backward();
+        return loss.ToDouble();
+    }
+
+    private static ModelInput Input(GoldenBatch batch, bool padded) => ModelInput.From(batch.Pack(padded), CPU);
+
+    private static Tensor Indices(IEnumerable<long> indices) => tensor(indices.ToArray());
+
+    private static double MaxDifference(Tensor actual, Tensor expected) =>
+        (actual.to(ScalarType.Float64) - expected.to(ScalarType.Float64)).abs().max().ToDouble();
+}
