@@ -18,7 +18,7 @@ public sealed record GoldenBatch(int Rows, int Length, long[] InputIds, long[] L
             for (int i = 0; i < length; i++)
             {
                 tokens.Add((int)InputIds[(row * Length) + i]);
-                labels.Add(i + 1 < length ? Labels[(row * Length) + i + 1] : PackedBatch.IgnoreIndex);
+                labels.Add(i + 1 < length ? Labels[(row * Length) + i + 1] : PackedBatch.Ignored);
                 positions.Add(i);
             }
 
@@ -31,7 +31,7 @@ public sealed record GoldenBatch(int Rows, int Length, long[] InputIds, long[] L
             Labels = [.. labels],
             Positions = [.. positions],
             CuSeqlens = [.. offsets],
-            TrainedTokens = labels.Count(label => label != PackedBatch.IgnoreIndex),
+            TrainedTokens = labels.Count(label => label != PackedBatch.Ignored),
             Documents = [.. Enumerable.Range(0, Rows)],
         };
     }
