@@ -1,0 +1,112 @@
+using Trainer.Contracts;
+using Trainer.Worker.Attention;
+using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Data;
+using Trainer.Worker.Model;
+using Trainer.Worker.Training;
+
+namespace Trainer.Worker;
+
+/// <summary>Everything that can be known to be wrong with a job before anything is queued, without loading libtorch.</summary>
+public static class Preflight
+{
+    /// <returns>One sentence a problem, naming the file and the cure; empty when the job can start.</returns>
+    public static IReadOnlyList<string> Check(JobConfig job)
+    {
+        var problems = new List<string>();
+        QwenConfig? config = Try(problems, () => QwenConfig.Load(JobModel.ConfigPath(job.Model)));
+        if (config is not null && job.Model.Path is { } path)
+        {
+            Try(problems, () =>
+            {
+                using SnapshotWeights weights = SnapshotWeights.Open(path);
+                problems.AddRange(SnapshotLayout.Problems(config, weights).Take(10));
+                return true;
+            });
+        }
+
+        if (job.Lora is { } lora)
+        {
+            Try(problems, () => LoraAdapters.Resolve(lora.TargetModules));
+        }
+
+        if (job.Model.Device == DeviceKind.Cuda)
+        {
+            problems.Add("model.device: cuda is not available in this build; set it to auto or cpu");
+        }
+
+        if (job.Model.Attention == AttentionKind.Sdpa)
+        {
+            problems.Add("model.attention: sdpa needs libtorch 2.0 or later with a GPU build; set it to auto");
+        }
+
+        Tokenizer? tokenizer = Try(problems, () => Tokenizer.Load(JobModel.TokenizerPath(job.Model)));
+        if (tokenizer is not null && config is not null)
+        {
+            if (tokenizer.VocabularySize > config.VocabSize)
+            {
+                problems.Add($"{JobModel.TokenizerPath(job.Model)}: the tokenizer has {tokenizer.VocabularySize} tokens, "
+                    + $"but the model's vocab_size is {config.VocabSize}; take both from the same snapshot");
+            }
+        }
+
+        problems.AddRange(DataPreflight.Check(job));
+        CheckOutput(job, problems);
+        if (problems.Count == 0)
+        {
+            Try(problems, () => CheckCheckpoints(job, config!, tokenizer!));
+        }
+
+        return [.. problems.Distinct()];
+    }
+
+    private static void CheckOutput(JobConfig job, List<string> problems)
+    {
+        if (job.Output.Path is { } output && Directory.Exists(output) && Directory.EnumerateFileSystemEntries(output).Any())
+        {
+            problems.Add($"output.path: {output} is not empty; name another folder or remove it");
+        }
+    }
+
+    /// <summary>Checkpoints that are there already must be of this very training. Changes nothing in the store.</summary>
+    private static bool CheckCheckpoints(JobConfig job, QwenConfig config, Tokenizer tokenizer)
+    {
+        foreach (string address in new[] { job.Checkpoint.Store, job.Checkpoint.ResumeFrom }.OfType<string>())
+        {
+            ChatTemplate template = ChatTemplate.Create(ChatTemplate.Resolve(job.Data.Template, config.ModelType), ChatOptions.From(job.Data));
+            string fingerprint = TrainingFingerprint.Of(job, PreparedData.TrainFingerprint(job.Data, job.Seed, tokenizer, template));
+            ICheckpointStore store = CheckpointStore.Open(address);
+            IReadOnlyList<CheckpointFinding> findings = new CheckpointReader(store, TimeProvider.System)
+                .VerifyAsync(CancellationToken.None).GetAwaiter().GetResult();
+            if (findings.FirstOrDefault(finding => finding.Manifest is { } manifest && manifest.Fingerprint != fingerprint) is { } other)
+            {
+                throw CheckpointReader.OfAnotherJob(store, other.Manifest!, job.Name, fingerprint);
+            }
+
+            if (address == job.Checkpoint.ResumeFrom && !findings.Any(finding => finding.State == CheckpointState.Good))
+            {
+                throw new JobInputException($"checkpoint.resume_from: {address} has no good checkpoint");
+            }
+        }
+
+        return true;
+    }
+
+    private static T? Try<T>(List<string> problems, Func<T> check)
+    {
+        try
+        {
+            return check();
+        }
+        catch (JobInputException e)
+        {
+            problems.Add(e.Message);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            problems.Add(e.Message);
+        }
+
+        return default;
+    }
+}

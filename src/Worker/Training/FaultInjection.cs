@@ -1,0 +1,34 @@
+using System.Diagnostics;
+using System.Globalization;
+
+namespace Trainer.Worker.Training;
+
+/// <summary>
+/// For fault tests only: <c>TRAINER_TEST_KILL=PHASE@STEP@ATTEMPT</c> makes the rank kill itself with SIGKILL when it reaches
+/// that phase of that step in that attempt. Phases: Step, Snapshot, those of CheckpointPhase, Export.
+/// </summary>
+public sealed class FaultInjection
+{
+    private readonly (string Phase, long Step)? _kill;
+
+    public FaultInjection(int attempt)
+    {
+        if (Environment.GetEnvironmentVariable("TRAINER_TEST_KILL") is { Length: > 0 } spec)
+        {
+            string[] parts = spec.Split('@');
+            if (int.Parse(parts[2], CultureInfo.InvariantCulture) == attempt)
+            {
+                _kill = (parts[0], long.Parse(parts[1], CultureInfo.InvariantCulture));
+            }
+        }
+    }
+
+    public void Reach(string phase, long step)
+    {
+        if (_kill is { } kill && kill.Phase == phase && kill.Step == step)
+        {
+            Process.GetCurrentProcess().Kill();
+            Thread.Sleep(Timeout.Infinite);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+using System.Runtime.InteropServices;
+using Trainer.Contracts;
+using Trainer.Worker.Checkpoints;
+using TorchSharp;
+
+namespace Trainer.Worker.Training;
+
+/// <summary>
+/// The life of a rank process: trains in the calling thread while heartbeats go to the coordinator and orders come back.
+/// A coordinator that is away changes nothing. The last act is the result file.
+/// </summary>
+public sealed class RankProcess : IDisposable
+{
+    private static readonly TimeSpan HeartbeatPeriod = TimeSpan.FromSeconds(1);
+
+    private readonly JobId _id;
+    private readonly JobFiles _files;
+    private readonly int _attempt;
+    private readonly TimeProvider _time = TimeProvider.System;
+    private readonly RankReporter _reporter;
+    private readonly CoordinatorClient _coordinator;
+    private readonly CancellationTokenSource _stop = new();
+    private readonly CancellationTokenSource _ended = new();
+    private volatile bool _ordered;
+    private TrainingRun? _run;
+
+    private RankProcess(string jobDirectory, int attempt, string socket)
+    {
+        string name = Path.GetFileName(Path.GetFullPath(jobDirectory).TrimEnd('/'));
+        _id = JobId.TryParse(name, out JobId id) ? id : throw new JobInputException($"{jobDirectory}: not a job's folder");
+        _files = new JobFiles(jobDirectory);
+        _attempt = attempt;
+        _reporter = new RankReporter(attempt, _time);
+        _coordinator = new CoordinatorClient(socket, TimeSpan.FromSeconds(10));
+    }
+
+    /// <returns>0 after success or an ordered stop, 1 after a failure.</returns>
+    public static int Run(string jobDirectory, int attempt, string socket)
+    {
+        using var process = new RankProcess(jobDirectory, attempt, socket);
+        return process.Run();
+    }
+
+    public void Dispose()
+    {
+        _coordinator.Dispose();
+        _stop.Dispose();
+        _ended.Dispose();
+    }
+
+    private int Run()
+    {
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =>
+        {
+            context.Cancel = true;
+            _reporter.Log("SIGTERM: saving a checkpoint, then ending");
+            _stop.Cancel();
+        });
+        Directory.CreateDirectory(_files.Attempt(_attempt).Directory);
+        Task heartbeats = Task.Run(HeartbeatAsync);
+        RankResult result = Train();
+        result.Write(_files.Attempt(_attempt).Result);
+        _reporter.Log($"{result.Outcome.ToString().ToLowerInvariant()} at step {result.Step}{(result.Message is null ? "" : ": " + result.Message)}");
+        _ended.Cancel();
+        heartbeats.GetAwaiter().GetResult();
+        return result.Outcome == RankOutcome.Failed ? 1 : 0;
+    }
+
+    private RankResult Train()
+    {
+        try
+        {
+            _reporter.Log($"attempt {_attempt} of {_id}, process {Environment.ProcessId}");
+            using (_run = new TrainingRun(JobConfigJson.Load(_files.Config), _id, _files, _attempt, _reporter, _time))
+            {
+                bool finished = _run.Run(_stop.Token);
+                return Result(finished ? RankOutcome.Succeeded : _ordered ? RankOutcome.Cancelled : RankOutcome.Interrupted, null, null);
+            }
+        }
+        catch (JobInputException e)
+        {
+            return Result(RankOutcome.Failed, FailureClass.User, e.Message);
+        }
+        catch (TorchException e)
+        {
+            bool memory = e.Message.Contains("memory", StringComparison.OrdinalIgnoreCase);
+            Console.Error.WriteLine(e);
+            return Result(RankOutcome.Failed, memory ? FailureClass.User : FailureClass.Unknown,
+                memory ? $"{e.Message}; lower training.batch_tokens (and raise gradient_accumulation), or set model.recompute: true" : e.Message);
+        }
+        catch (Exception e) when (e is IOException or StoreException or UnauthorizedAccessException)
+        {
+            Console.Error.WriteLine(e);
+            return Result(RankOutcome.Failed, FailureClass.Infrastructure, e.Message);
+        }
+        catch (Exception e)
+        {
+            Console.Error.WriteLine(e);
+            return Result(RankOutcome.Failed, FailureClass.Unknown, $"{e.GetType().Name}: {e.Message}");
+        }
+    }
+
+    private RankResult Result(RankOutcome outcome, FailureClass? failure, string? message) => new()
+    {
+        Outcome = outcome,
+        FailureClass = failure,
+        Message = message,
+        Step = _reporter.Report.Step,
+        Loss = _reporter.Report.Loss,
+    };
+
+    private async Task HeartbeatAsync()
+    {
+        bool reached = true;
+        while (!_ended.IsCancellationRequested)
+        {
+            try
+            {
+                RankReport report = _reporter.Report with { LastCheckpointStep = _run?.LastCommitted is > 0 and int step ? step : null };
+                RankOrder order = await _coordinator.HeartbeatAsync(_id, report, _ended.Token);
+                if (!reached)
+                {
+                    _reporter.Log("the coordinator is back");
+                }
+
+                reached = true;
+                Obey(order);
+            }
+            catch (CoordinatorException e)
+            {
+                if (reached)
+                {
+                    _reporter.Log($"{e.Message}; training goes on");
+                }
+
+                reached = false;
+            }
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+
+            await Task.Delay(HeartbeatPeriod, _time, _ended.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+    }
+
+    private void Obey(RankOrder order)
+    {
+        if (order == RankOrder.Fenced)
+        {
+            _reporter.Log("another attempt owns this job: ending at once");
+            Environment.Exit(1);
+        }
+
+        if (order == RankOrder.Stop && !_ordered)
+        {
+            _ordered = true;
+            _reporter.Log("ordered to stop: saving a checkpoint, then ending");
+            _stop.Cancel();
+        }
+    }
+}
