@@ -1,0 +1,211 @@
+using Trainer.Contracts;
+
+namespace Trainer.Worker.Data;
+
+/// <summary>How conversations are rendered and what of them is trained.</summary>
+public sealed record ChatOptions
+{
+    /// <summary>Trains on everything.</summary>
+    public bool TrainOnPrompt { get; init; }
+
+    /// <summary>Trains on the last assistant turn only.</summary>
+    public bool MaskHistory { get; init; }
+
+    /// <summary>System message of conversations that bring none. Null: the template's own default.</summary>
+    public string? System { get; init; }
+
+    /// <summary>
+    /// Recognises special tokens that a message spells out, as Hugging Face does. False: they are ordinary text, so that a
+    /// stranger's message cannot end its own turn.
+    /// </summary>
+    public bool SpecialTokensInContent { get; init; } = true;
+
+    public static ChatOptions From(DataConfig data) =>
+        new() { TrainOnPrompt = data.TrainOnPrompt, MaskHistory = data.MaskHistory, System = data.System };
+}
+
+/// <summary>
+/// Renders conversations byte for byte as the family's published Jinja template does, and marks what is trained: of an
+/// assistant turn everything after its header, through &lt;|im_end|&gt;. That includes the &lt;think&gt; block that Qwen3's
+/// template writes even where the data has no thought, because a prompt does not contain it and the model must write it.
+/// </summary>
+public abstract class ChatTemplate
+{
+    protected const string EndOfTurn = "<|im_end|>\n";
+
+    private readonly ChatOptions _options;
+
+    private protected ChatTemplate(TemplateKind kind, ChatOptions options)
+    {
+        Kind = kind;
+        _options = options;
+    }
+
+    public TemplateKind Kind { get; }
+
+    protected virtual bool HasTools => true;
+
+    /// <param name="kind">Not <see cref="TemplateKind.Auto"/>: see <see cref="Resolve"/>.</param>
+    /// <param name="options">Null: the defaults.</param>
+    public static ChatTemplate Create(TemplateKind kind, ChatOptions? options = null) => kind switch
+    {
+        TemplateKind.Qwen25 => new Qwen25Template(options ?? new ChatOptions()),
+        TemplateKind.Qwen3 => new Qwen3Template(options ?? new ChatOptions()),
+        TemplateKind.Chatml => new ChatmlTemplate(options ?? new ChatOptions()),
+        _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, "Resolve the kind by the model's family first."),
+    };
+
+    /// <summary>Auto by model_type of config.json: qwen3 and its kin have their own template, earlier families share one.</summary>
+    public static TemplateKind Resolve(TemplateKind kind, string? modelType) =>
+        kind != TemplateKind.Auto ? kind
+        : modelType?.StartsWith("qwen3", StringComparison.Ordinal) == true ? TemplateKind.Qwen3
+        : TemplateKind.Qwen25;
+
+    /// <exception cref="JobInputException">The template cannot express the conversation.</exception>
+    public void Check(Conversation conversation)
+    {
+        if (conversation.Messages.Count == 0)
+        {
+            throw new JobInputException("the conversation has no messages; remove it or give it at least a user and an assistant turn");
+        }
+
+        string name = Kind.ToString().ToLowerInvariant();
+        string[] roles = HasTools ? ["system", "user", "assistant", "tool"] : ["system", "user", "assistant"];
+        for (int i = 0; i < conversation.Messages.Count; i++)
+        {
+            if (!roles.Contains(conversation.Messages[i].Role))
+            {
+                throw new JobInputException($"message {i + 1} has the role \"{conversation.Messages[i].Role}\", which template "
+                    + $"{name} does not know; use one of {string.Join(", ", roles)}");
+            }
+        }
+
+        if (!HasTools && (conversation.Tools.Count > 0 || conversation.Messages.Any(message => message.ToolCalls.Count > 0)))
+        {
+            throw new JobInputException($"template {name} cannot express tools; use template qwen25 or qwen3");
+        }
+    }
+
+    /// <summary>The conversation for training; what belongs to a trained turn is marked.</summary>
+    public IReadOnlyList<Segment> Render(Conversation conversation)
+    {
+        Check(conversation);
+        conversation = WithSystem(conversation);
+        var writer = new SegmentWriter(_options.SpecialTokensInContent) { Trained = _options.TrainOnPrompt };
+        WriteSystem(writer, conversation);
+        int lastAnswer = conversation.Messages.ToList().FindLastIndex(message => message.Role == "assistant");
+        for (int i = 0; i < conversation.Messages.Count; i++)
+        {
+            bool trained = !_options.MaskHistory || i == lastAnswer;
+            WriteTurn(writer, conversation.Messages, i, trained);
+        }
+
+        return writer.Segments;
+    }
+
+    /// <summary>The conversation for generation: ends where the assistant's answer begins.</summary>
+    /// <param name="conversation">Ends with a user or tool turn.</param>
+    /// <param name="thinking">False tells a model with thoughts to answer at once.</param>
+    public IReadOnlyList<Segment> RenderPrompt(Conversation conversation, bool thinking = true)
+    {
+        var writer = new SegmentWriter(_options.SpecialTokensInContent);
+        foreach (Segment segment in Render(conversation))
+        {
+            writer.Add(segment with { Trained = false });
+        }
+
+        writer.Frame("<|im_start|>assistant\n");
+        WriteAnswerStart(writer, thinking);
+        return writer.Segments;
+    }
+
+    public TokenizedDocument Tokenize(Conversation conversation, Tokenizer tokenizer) => tokenizer.Encode(Render(conversation));
+
+    public int[] Prompt(Conversation conversation, Tokenizer tokenizer, bool thinking = true) =>
+        tokenizer.Encode(RenderPrompt(conversation, thinking)).Ids;
+
+    /// <summary>The system turn with the tools, and with it the first message if that is a system message.</summary>
+    private protected abstract void WriteSystem(SegmentWriter writer, Conversation conversation);
+
+    private protected abstract void WriteAnswer(SegmentWriter writer, IReadOnlyList<Message> messages, int index);
+
+    private protected virtual void WriteAnswerStart(SegmentWriter writer, bool thinking)
+    {
+    }
+
+    private protected static void WriteTools(SegmentWriter writer, IReadOnlyList<string> tools)
+    {
+        writer.Frame("# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+            + "You are provided with function signatures within <tools></tools> XML tags:\n<tools>");
+        foreach (string tool in tools)
+        {
+            writer.Frame("\n");
+            writer.Content(tool);
+        }
+
+        writer.Frame("\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+            + "<tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n"
+            + "</tool_call>" + EndOfTurn);
+    }
+
+    private protected static void WritePlainTurn(SegmentWriter writer, Message message)
+    {
+        writer.Frame($"<|im_start|>{message.Role}\n");
+        writer.Content(message.Content);
+        writer.Frame(EndOfTurn);
+    }
+
+    private protected static void WriteToolCall(SegmentWriter writer, string name, string arguments)
+    {
+        writer.Frame("<tool_call>\n{\"name\": \"");
+        writer.Content(name);
+        writer.Frame("\", \"arguments\": ");
+        writer.Content(arguments);
+        writer.Frame("}\n</tool_call>");
+    }
+
+    private void WriteTurn(SegmentWriter writer, IReadOnlyList<Message> messages, int index, bool trained)
+    {
+        switch (messages[index].Role)
+        {
+            case "assistant":
+                writer.Frame("<|im_start|>assistant\n");
+                writer.Trained |= trained;
+                WriteAnswer(writer, messages, index);
+                writer.Frame("<|im_end|>");
+                writer.Trained = _options.TrainOnPrompt;
+                writer.Frame("\n");
+                break;
+            case "tool":
+                WriteToolResponse(writer, messages, index);
+                break;
+            case "system" when index == 0:
+                break;
+            default:
+                WritePlainTurn(writer, messages[index]);
+                break;
+        }
+    }
+
+    /// <summary>Neighbouring responses share one user turn.</summary>
+    private static void WriteToolResponse(SegmentWriter writer, IReadOnlyList<Message> messages, int index)
+    {
+        if (index == 0 || messages[index - 1].Role != "tool")
+        {
+            writer.Frame("<|im_start|>user");
+        }
+
+        writer.Frame("\n<tool_response>\n");
+        writer.Content(messages[index].Content);
+        writer.Frame("\n</tool_response>");
+        if (index == messages.Count - 1 || messages[index + 1].Role != "tool")
+        {
+            writer.Frame(EndOfTurn);
+        }
+    }
+
+    private Conversation WithSystem(Conversation conversation) =>
+        _options.System is { } system && conversation.Messages[0].Role != "system"
+            ? conversation with { Messages = [new Message("system", system), .. conversation.Messages] }
+            : conversation;
+}

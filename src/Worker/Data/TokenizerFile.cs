@@ -1,0 +1,210 @@
+using System.Security.Cryptography;
+using System.Text.Json;
+
+namespace Trainer.Worker.Data;
+
+/// <summary>
+/// tokenizer.json of the Qwen2 to Qwen3 family: byte-level BPE, Qwen's split pattern, NFC. Whatever would tokenise
+/// differently from Hugging Face is refused here, never approximated.
+/// </summary>
+internal sealed class TokenizerFile
+{
+    private readonly string _path;
+
+    private TokenizerFile(string path) => _path = path;
+
+    /// <summary>Byte-level token strings to ids, without added tokens.</summary>
+    public Dictionary<string, int> Vocabulary { get; } = [];
+
+    public List<AddedToken> AddedTokens { get; } = [];
+
+    public MergeTable Merges { get; private set; } = new([]);
+
+    /// <summary>Whether text is brought to NFC first.</summary>
+    public bool Nfc { get; private set; }
+
+    /// <summary>SHA-256 of the file, in hexadecimal.</summary>
+    public string Fingerprint { get; private set; } = "";
+
+    public static TokenizerFile Load(string path)
+    {
+        if (!File.Exists(path))
+        {
+            throw new JobInputException(
+                $"{path}: no such file; set model.tokenizer to a folder that holds the model's tokenizer.json");
+        }
+
+        byte[] bytes = File.ReadAllBytes(path);
+        var file = new TokenizerFile(path) { Fingerprint = Convert.ToHexStringLower(SHA256.HashData(bytes)) };
+        try
+        {
+            using var json = JsonDocument.Parse(bytes);
+            file.Read(json.RootElement);
+        }
+        catch (JsonException e)
+        {
+            throw new JobInputException(
+                $"{path}:{e.LineNumber + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again", e);
+        }
+
+        return file;
+    }
+
+    private void Read(JsonElement root)
+    {
+        JsonElement model = Child(root, "model", JsonValueKind.Object);
+        if (Text(model, "type") is var type && type != "BPE")
+        {
+            throw Unsupported($"model type {type ?? "none"}", "only BPE is supported, as in Qwen2, Qwen2.5 and Qwen3");
+        }
+
+        ReadNormalizer(root);
+        RequirePreTokenizer(root);
+        RequireByteLevel(root, "post_processor");
+        RequireByteLevel(root, "decoder");
+        RequirePlainMerges(model);
+        ReadVocabulary(model);
+        ReadMerges(model);
+        ReadAddedTokens(root);
+    }
+
+    private void ReadNormalizer(JsonElement root)
+    {
+        foreach (JsonElement step in Steps(root, "normalizer", "normalizers"))
+        {
+            Nfc = Text(step, "type") == "NFC" ? true
+                : throw Unsupported($"normalizer {Text(step, "type")}", "only NFC is supported");
+        }
+    }
+
+    private void RequirePreTokenizer(JsonElement root)
+    {
+        JsonElement[] steps = Steps(root, "pre_tokenizer", "pretokenizers");
+        string? pattern = steps.Length > 0 && steps[0].TryGetProperty("pattern", out JsonElement p) ? Text(p, "Regex") : null;
+        bool supported = steps.Length == 2
+            && Text(steps[0], "type") == "Split" && Text(steps[0], "behavior") == "Isolated" && !Flag(steps[0], "invert")
+            && pattern == WordScanner.Pattern
+            && Text(steps[1], "type") == "ByteLevel" && !Flag(steps[1], "add_prefix_space") && !Flag(steps[1], "use_regex");
+        if (!supported)
+        {
+            throw Unsupported(
+                $"pre_tokenizer (split pattern {pattern ?? "none"})",
+                "only the split pattern of Qwen2, Qwen2.5 and Qwen3 followed by ByteLevel is supported");
+        }
+    }
+
+    private void RequireByteLevel(JsonElement root, string name)
+    {
+        foreach (JsonElement step in Steps(root, name, name == "decoder" ? "decoders" : "processors"))
+        {
+            if (Text(step, "type") != "ByteLevel")
+            {
+                throw Unsupported($"{name} {Text(step, "type")}", "only ByteLevel is supported");
+            }
+        }
+    }
+
+    private void RequirePlainMerges(JsonElement model)
+    {
+        foreach (string option in (string[])["dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges"])
+        {
+            if (model.TryGetProperty(option, out JsonElement value)
+                && value.ValueKind is not (JsonValueKind.Null or JsonValueKind.False)
+                && !(value.ValueKind == JsonValueKind.String && value.GetString() == "")
+                && !(value.ValueKind == JsonValueKind.Number && value.GetDouble() == 0))
+            {
+                throw Unsupported($"BPE option {option} = {value}", "Qwen's tokenizers leave it off");
+            }
+        }
+    }
+
+    private void ReadVocabulary(JsonElement model)
+    {
+        foreach (JsonProperty entry in Child(model, "vocab", JsonValueKind.Object).EnumerateObject())
+        {
+            Vocabulary[entry.Name] = Id(entry.Value, $"vocab entry \"{entry.Name}\"");
+        }
+    }
+
+    /// <summary>Merges are written as "a b" by older and as ["a", "b"] by newer versions; their order is their rank.</summary>
+    private void ReadMerges(JsonElement model)
+    {
+        JsonElement list = Child(model, "merges", JsonValueKind.Array);
+        var merges = new Dictionary<long, MergeTable.Merge>(list.GetArrayLength());
+        int rank = 0;
+        foreach (JsonElement item in list.EnumerateArray())
+        {
+            string[] pair = item.ValueKind switch
+            {
+                JsonValueKind.String => item.GetString()!.Split(' '),
+                JsonValueKind.Array when item.EnumerateArray().All(part => part.ValueKind == JsonValueKind.String)
+                    => [.. item.EnumerateArray().Select(part => part.GetString()!)],
+                _ => [],
+            };
+            if (pair.Length != 2
+                || !Vocabulary.TryGetValue(pair[0], out int left)
+                || !Vocabulary.TryGetValue(pair[1], out int right)
+                || !Vocabulary.TryGetValue(pair[0] + pair[1], out int merged))
+            {
+                throw Broken($"merge {rank} is {item.GetRawText()}, not a pair of tokens whose union is in the vocabulary");
+            }
+
+            merges[MergeTable.Key(left, right)] = new MergeTable.Merge(rank++, merged);
+        }
+
+        Merges = new MergeTable(merges);
+    }
+
+    private void ReadAddedTokens(JsonElement root)
+    {
+        if (!root.TryGetProperty("added_tokens", out JsonElement list) || list.ValueKind == JsonValueKind.Null)
+        {
+            return;
+        }
+
+        foreach (JsonElement token in Child(root, "added_tokens", JsonValueKind.Array).EnumerateArray())
+        {
+            string content = Child(token, "content", JsonValueKind.String).GetString()!;
+            if (content.Length > 0)
+            {
+                AddedTokens.Add(new AddedToken(
+                    Id(Child(token, "id", JsonValueKind.Number), $"added token \"{content}\""), content,
+                    Special: Flag(token, "special"), StripLeft: Flag(token, "lstrip"), StripRight: Flag(token, "rstrip"),
+                    Normalized: Flag(token, "normalized"), SingleWord: Flag(token, "single_word")));
+            }
+        }
+    }
+
+    /// <summary>A step of the pipeline: absent, one object, or a Sequence of objects.</summary>
+    private JsonElement[] Steps(JsonElement root, string name, string listName)
+    {
+        if (!root.TryGetProperty(name, out JsonElement step) || step.ValueKind == JsonValueKind.Null)
+        {
+            return [];
+        }
+
+        step = Child(root, name, JsonValueKind.Object);
+        return Text(step, "type") == "Sequence" ? [.. Child(step, listName, JsonValueKind.Array).EnumerateArray()] : [step];
+    }
+
+    private JsonElement Child(JsonElement parent, string name, JsonValueKind kind) =>
+        parent.ValueKind == JsonValueKind.Object && parent.TryGetProperty(name, out JsonElement child) && child.ValueKind == kind
+            ? child
+            : throw Broken($"\"{name}\" is missing or not {kind.ToString().ToLowerInvariant()}");
+
+    private int Id(JsonElement value, string of) =>
+        value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out int id) && id is >= 0 and < (1 << 24)
+            ? id
+            : throw Broken($"{of} has the id {value.GetRawText()}");
+
+    private static string? Text(JsonElement parent, string name) =>
+        parent.ValueKind == JsonValueKind.Object && parent.TryGetProperty(name, out JsonElement value)
+            && value.ValueKind == JsonValueKind.String ? value.GetString() : null;
+
+    private static bool Flag(JsonElement parent, string name) =>
+        parent.TryGetProperty(name, out JsonElement value) && value.ValueKind == JsonValueKind.True;
+
+    private JobInputException Broken(string what) => new($"{_path}: {what}; download the file again");
+
+    private JobInputException Unsupported(string what, string cure) => new($"{_path}: unsupported {what}; {cure}");
+}
