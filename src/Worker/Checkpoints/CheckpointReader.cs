@@ -1,0 +1,201 @@
+using System.Buffers;
+using System.Security.Cryptography;
+using System.Text.Json;
+
+namespace Trainer.Worker.Checkpoints;
+
+/// <summary>Finds the newest good checkpoint of a store and reads it. Nothing is believed before its hash was checked.</summary>
+/// <param name="store">Where.</param>
+/// <param name="time">Dates quarantine markers.</param>
+/// <param name="report">Told of every checkpoint that was passed over, with the reason.</param>
+public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, Action<CheckpointFinding>? report = null)
+{
+    private const int Chunk = 1 << 20;
+
+    /// <summary>
+    /// The newest checkpoint whose every file is as it was written; null when there is none. A damaged newer one is marked as
+    /// quarantined and reported, one that was never committed is reported.
+    /// </summary>
+    /// <param name="job">The name of the job that asks, for messages.</param>
+    /// <param name="fingerprint">What the checkpoint must have been trained with.</param>
+    /// <param name="cancellationToken">Ends the search.</param>
+    /// <exception cref="JobInputException">The newest checkpoint belongs to another training.</exception>
+    public async Task<CheckpointManifest?> FindNewestAsync(string job, string fingerprint, CancellationToken cancellationToken)
+    {
+        foreach (CheckpointFolder folder in await CheckpointFolder.ListAsync(store, cancellationToken))
+        {
+            CheckpointFinding? finding = await ExamineAsync(folder, manifest =>
+            {
+                if (manifest.Fingerprint != fingerprint)
+                {
+                    throw OfAnotherJob(store, manifest, job, fingerprint);
+                }
+            }, cancellationToken);
+            if (finding is { State: CheckpointState.Good })
+            {
+                return finding.Manifest;
+            }
+
+            if (finding is { State: CheckpointState.Damaged })
+            {
+                finding = await QuarantineAsync(folder, finding, cancellationToken);
+            }
+
+            if (finding is not null)
+            {
+                report?.Invoke(finding);
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>Every step of the store, newest first, each file read and hashed. Changes nothing.</summary>
+    public async Task<IReadOnlyList<CheckpointFinding>> VerifyAsync(CancellationToken cancellationToken)
+    {
+        List<CheckpointFinding> findings = [];
+        foreach (CheckpointFolder folder in await CheckpointFolder.ListAsync(store, cancellationToken))
+        {
+            if (await ExamineAsync(folder, _ => { }, cancellationToken) is { } finding)
+            {
+                findings.Add(finding);
+            }
+        }
+
+        CheckpointManifest? best = Retention.Best(findings.Where(f => f.State == CheckpointState.Good).Select(f => f.Manifest!));
+        return [.. findings.Select(finding => finding with { Best = best is not null && finding.Manifest == best })];
+    }
+
+    /// <summary>The content of an attachment.</summary>
+    /// <exception cref="InvalidDataException">It changed since it was found good.</exception>
+    public async Task<byte[]> ReadAttachmentAsync(CheckpointFile file, CancellationToken cancellationToken)
+    {
+        byte[] content = await store.ReadAllAsync(file.Path, cancellationToken);
+        return Convert.ToHexStringLower(SHA256.HashData(content)) == file.Sha256
+            ? content
+            : throw new InvalidDataException($"{store.Address}: {file.Path}: changed since it was verified");
+    }
+
+    /// <summary>Streams a shard into the caller's memory.</summary>
+    /// <param name="file">One of the manifest's shards.</param>
+    /// <param name="destination">Host memory of the entry's length to read it into; null skips the tensor.</param>
+    /// <param name="cancellationToken">Ends the read.</param>
+    /// <returns>The shard's tensors.</returns>
+    /// <exception cref="InvalidDataException">It changed since it was found good; the memory holds anything then.</exception>
+    public async Task<IReadOnlyList<TensorEntry>> ReadShardAsync(
+        CheckpointFile file, Func<TensorEntry, NativeBuffer?> destination, CancellationToken cancellationToken)
+    {
+        await using Stream stream = await store.OpenReadAsync(file.Path, cancellationToken);
+        return await new ShardStream(stream, file, $"{store.Address}/{file.Path}").ReadAsync(destination, cancellationToken);
+    }
+
+    internal static JobInputException OfAnotherJob(ICheckpointStore store, CheckpointManifest manifest, string job, string fingerprint) => new(
+        $"{store.Address}: step {manifest.Step} is a checkpoint of job '{manifest.Job}' (fingerprint {manifest.Fingerprint}), "
+        + $"not of '{job}' (fingerprint {fingerprint}); give the job a checkpoint.store of its own, or the data, model, optimizer and seed of '{manifest.Job}'");
+
+    // Null: the checkpoint went away while we looked (retention of a running job).
+    private async Task<CheckpointFinding?> ExamineAsync(CheckpointFolder folder, Action<CheckpointManifest> accept, CancellationToken cancellationToken)
+    {
+        if (!folder.HasManifest)
+        {
+            string files = string.Join(", ", folder.Files.Select(file => file.File.Path));
+            return new CheckpointFinding(folder.Step, CheckpointState.Incomplete,
+                $"{store.Address}: step {folder.Step} was uploaded in part and never committed ({files}); ignored");
+        }
+
+        if (folder.IsQuarantined)
+        {
+            return new CheckpointFinding(folder.Step, CheckpointState.Quarantined,
+                $"{store.Address}: step {folder.Step} is quarantined: {await ReadReasonAsync(folder, cancellationToken)}");
+        }
+
+        CheckpointManifest? manifest = null;
+        string? wrong;
+        try
+        {
+            manifest = await folder.ReadManifestAsync(store, cancellationToken);
+            if (manifest is null)
+            {
+                return null;
+            }
+
+            accept(manifest);
+            wrong = await FindDamageAsync(manifest, cancellationToken);
+            if (wrong is not null && await folder.ReadManifestAsync(store, cancellationToken) is null)
+            {
+                return null;
+            }
+        }
+        catch (InvalidDataException e)
+        {
+            wrong = $"{folder.ManifestPath}: {e.Message}";
+        }
+
+        return wrong is null
+            ? new CheckpointFinding(folder.Step, CheckpointState.Good, null, manifest)
+            : new CheckpointFinding(folder.Step, CheckpointState.Damaged, $"{store.Address}: step {folder.Step} is damaged: {wrong}", manifest);
+    }
+
+    private async Task<string?> FindDamageAsync(CheckpointManifest manifest, CancellationToken cancellationToken)
+    {
+        foreach (CheckpointFile file in manifest.Files)
+        {
+            try
+            {
+                await using Stream stream = await store.OpenReadAsync(file.Path, cancellationToken);
+                (long length, string sha256) = await HashAsync(stream, cancellationToken);
+                if (length != file.Length)
+                {
+                    return $"{file.Path} has {length} bytes instead of {file.Length}";
+                }
+
+                if (sha256 != file.Sha256)
+                {
+                    return $"{file.Path} has other content than was written (SHA-256 {sha256} instead of {file.Sha256})";
+                }
+            }
+            catch (FileNotFoundException)
+            {
+                return $"{file.Path} is missing";
+            }
+        }
+
+        return null;
+    }
+
+    private static async Task<WrittenContent> HashAsync(Stream stream, CancellationToken cancellationToken)
+    {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(Chunk);
+        long length = 0;
+        while (await stream.ReadAsync(buffer, cancellationToken) is > 0 and int count)
+        {
+            hash.AppendData(buffer, 0, count);
+            length += count;
+        }
+
+        ArrayPool<byte>.Shared.Return(buffer);
+        return new WrittenContent(length, Convert.ToHexStringLower(hash.GetHashAndReset()));
+    }
+
+    private async Task<CheckpointFinding> QuarantineAsync(CheckpointFolder folder, CheckpointFinding finding, CancellationToken cancellationToken)
+    {
+        QuarantineMarker marker = new(folder.Step, finding.Message!, time.GetUtcNow());
+        byte[] json = JsonSerializer.SerializeToUtf8Bytes(marker, CheckpointJson.Default.QuarantineMarker);
+        await store.TryCreateAsync(folder.QuarantinePath, json, cancellationToken);
+        return finding with { State = CheckpointState.Quarantined, Message = $"{finding.Message}; quarantined" };
+    }
+
+    private async Task<string> ReadReasonAsync(CheckpointFolder folder, CancellationToken cancellationToken)
+    {
+        try
+        {
+            byte[] json = await store.ReadAllAsync(folder.QuarantinePath, cancellationToken);
+            return JsonSerializer.Deserialize(json, CheckpointJson.Default.QuarantineMarker)?.Reason ?? "no reason given";
+        }
+        catch (JsonException)
+        {
+            return $"{folder.QuarantinePath} is not readable either";
+        }
+    }
+}

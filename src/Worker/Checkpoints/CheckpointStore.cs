@@ -1,0 +1,28 @@
+namespace Trainer.Worker.Checkpoints;
+
+public static class CheckpointStore
+{
+    /// <summary>Opens a directory, or <c>azblob://CONTAINER/PREFIX</c>. Nothing is read, created or connected yet.</summary>
+    /// <exception cref="JobInputException">The address has an unknown scheme, or the account is not configured.</exception>
+    public static ICheckpointStore Open(string address, TimeProvider? time = null)
+    {
+        if (address.StartsWith(BlobAddress.Scheme, StringComparison.Ordinal))
+        {
+            return BlobAddress.Parse(address).Open(Environment.GetEnvironmentVariable, new BlobStoreOptions { Time = time ?? TimeProvider.System });
+        }
+
+        return string.IsNullOrWhiteSpace(address) || address.Contains("://", StringComparison.Ordinal)
+            ? throw new JobInputException($"checkpoint store '{address}': neither a directory nor {BlobAddress.Scheme}CONTAINER/PREFIX")
+            : new DirectoryStore(address, time);
+    }
+
+    /// <summary>The whole content of a small file.</summary>
+    /// <exception cref="FileNotFoundException">There is none.</exception>
+    internal static async Task<byte[]> ReadAllAsync(this ICheckpointStore store, string path, CancellationToken cancellationToken)
+    {
+        await using Stream stream = await store.OpenReadAsync(path, cancellationToken);
+        using MemoryStream content = new();
+        await stream.CopyToAsync(content, cancellationToken);
+        return content.ToArray();
+    }
+}

@@ -1,0 +1,89 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
+
+namespace Trainer.Worker.Tests;
+
+/// <summary>
+/// The Azure Blob emulator, in memory on a free port, for the tests of one collection. It is a fixture: tests fail with the
+/// cure when it is not installed.
+/// </summary>
+public sealed class Azurite : IAsyncLifetime
+{
+    public const string Collection = "azurite";
+    // The emulator's published account; no secret.
+    private const string Account = "devstoreaccount1";
+    private const string Key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    private Process? _process;
+    private string? _connectionString;
+
+    public string ConnectionString => _connectionString ?? throw new InvalidOperationException("not started");
+
+    public async Task InitializeAsync()
+    {
+        string program = Path.Combine(RepositoryRoot(), "node_modules", ".bin", "azurite-blob");
+        if (!File.Exists(program))
+        {
+            throw new InvalidOperationException($"{program} is missing: run `npm ci` at the root of the repository");
+        }
+
+        int port = FreePort();
+        // The shell ends the emulator when its input closes, so it never outlives a killed test run.
+        string command = $"""
+            '{program}' --blobHost 127.0.0.1 --blobPort {port} --inMemoryPersistence --skipApiVersionCheck --silent --disableTelemetry &
+            pid=$!; cat > /dev/null; kill $pid
+            """;
+        _process = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", command]) { RedirectStandardInput = true, UseShellExecute = false })!;
+        await WaitUntilListeningAsync(port);
+        _connectionString = $"DefaultEndpointsProtocol=http;AccountName={Account};AccountKey={Key};BlobEndpoint=http://127.0.0.1:{port}/{Account};";
+    }
+
+    public async Task DisposeAsync()
+    {
+        if (_process is not null)
+        {
+            _process.StandardInput.Close();
+            await _process.WaitForExitAsync();
+            _process.Dispose();
+        }
+    }
+
+    private static string RepositoryRoot()
+    {
+        DirectoryInfo? directory = new(AppContext.BaseDirectory);
+        while (directory is not null && !File.Exists(Path.Combine(directory.FullName, "Trainer.sln")))
+        {
+            directory = directory.Parent;
+        }
+
+        return directory?.FullName ?? throw new InvalidOperationException("the tests must run inside the repository");
+    }
+
+    private static int FreePort()
+    {
+        using TcpListener listener = new(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    private static async Task WaitUntilListeningAsync(int port)
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            try
+            {
+                using TcpClient client = new();
+                await client.ConnectAsync(IPAddress.Loopback, port);
+                return;
+            }
+            catch (SocketException) when (Stopwatch.GetElapsedTime(start) < TimeSpan.FromSeconds(60))
+            {
+                await Task.Delay(100);
+            }
+        }
+    }
+}
+
+[CollectionDefinition(Azurite.Collection)]
+public sealed class AzuriteCollection : ICollectionFixture<Azurite>;
