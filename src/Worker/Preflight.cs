@@ -1,5 +1,4 @@
 using Trainer.Contracts;
-using Trainer.Worker.Attention;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Data;
 using Trainer.Worker.Model;

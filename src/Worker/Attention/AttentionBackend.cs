@@ -36,7 +36,7 @@ public sealed record AttentionBackend(
         "one call per document, no packing",
         ScaledDotProduct,
         [
-            _ => nn.functional.HasScaledDotProductAttention ? null : $"libtorch {TorchSharp.Extras.BuildInfo.TorchVersion} has no scaled_dot_product_attention (2.0 and later have)",
+            _ => nn.functional.has_scaled_dot_product_attention ? null : $"libtorch {loaded_version} has no scaled_dot_product_attention (2.0 and later have)",
             request => request.SlidingWindow ? "sliding window" : null,
         ]);
 

@@ -2,7 +2,6 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Model;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Export;

@@ -1,5 +1,4 @@
 using Trainer.Worker.Kernels;
-using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 

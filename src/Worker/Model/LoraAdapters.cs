@@ -1,6 +1,5 @@
 using Trainer.Contracts;
 using TorchSharp;
-using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Model;

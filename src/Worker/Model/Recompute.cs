@@ -27,7 +27,7 @@ public sealed class Recompute : autograd.SingleTensorFunction<Recompute>
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
         using DisposeScope scope = NewDisposeScope();
-        var function = (Func<Tensor, Tensor>)ctx.get_saved_data("function");
+        var function = (Func<Tensor, Tensor>)ctx.get_data("function");
         Tensor input = ctx.get_saved_variables()[0].detach().requires_grad_(true);
         using (enable_grad())
         {

@@ -3,7 +3,6 @@ using Trainer.Worker.Attention;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Data;
 using Trainer.Worker.Model;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Training;

@@ -250,7 +250,7 @@ public sealed class TrainingRun : IDisposable
         foreach (string prompt in _job.Samples.Prompts)
         {
             int[] ids = _loaded.Template.Prompt(new Conversation(new Message("user", prompt)), _loaded.Tokenizer);
-            int[] tokens = [.. Generator.Continue(
+            int[] tokens = [.. TextGenerator.Continue(
                 Model, ids, _job.Samples.MaxNewTokens, _job.Samples.Temperature, _loaded.Tokenizer.EndTokens, _job.Seed + _step)];
             string text = _loaded.Tokenizer.Decode(tokens, skipSpecial: true);
             string line = JsonSerializer.Serialize(new { step = _step, prompt, text });
@@ -348,7 +348,7 @@ public sealed class TrainingRun : IDisposable
         Seed = _job.Seed,
         Libraries = new Dictionary<string, string>
         {
-            ["libtorch"] = TorchSharp.Extras.BuildInfo.TorchVersion,
+            ["libtorch"] = loaded_version,
             ["dotnet"] = Environment.Version.ToString(),
         },
         Config = JsonSerializer.Deserialize<JsonElement>(JobConfigJson.Write(_job)),

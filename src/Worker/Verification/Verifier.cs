@@ -117,7 +117,7 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention)
     private void CheckGreedy(QwenModel model, string path)
     {
         int[] prompt = [.. golden.Initial.InputIds.Take(12).Select(id => (int)id)];
-        IEnumerable<int> tokens = prompt.Concat(Generator.Continue(model, prompt, golden.Greedy.Count - prompt.Length, 0, [], seed: 0));
+        IEnumerable<int> tokens = prompt.Concat(TextGenerator.Continue(model, prompt, golden.Greedy.Count - prompt.Length, 0, [], seed: 0));
         int wrong = tokens.Zip(golden.Greedy).Count(pair => pair.First != pair.Second);
         _checks.Add(Check.Of($"{path} greedy tokens", wrong, 0));
     }

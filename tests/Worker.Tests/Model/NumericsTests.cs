@@ -111,7 +111,7 @@ public sealed class NumericsTests
         QwenConfig config = TinyModel.Config();
         using QwenModel model = TinyModel.Create(config);
         List<int> tokens = [1, 5, 9, 40];
-        int[] generated = [.. Generator.Continue(model, tokens, 20, 0, [], seed: 0)];
+        int[] generated = [.. TextGenerator.Continue(model, tokens, 20, 0, [], seed: 0)];
         foreach (int token in generated)
         {
             using DisposeScope scope = NewDisposeScope();

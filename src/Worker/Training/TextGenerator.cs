@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 namespace Trainer.Worker.Training;
 
 /// <summary>Continues a prompt token by token with a key/value cache.</summary>
-public static class Generator
+public static class TextGenerator
 {
     /// <param name="temperature">0 takes the likeliest token each time.</param>
     /// <param name="endTokens">Generation stops after one of these.</param>
