@@ -4,7 +4,6 @@ using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Data;
 using Trainer.Worker.Export;
 using Trainer.Worker.Model;
-using Trainer.Worker.Reports;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -28,14 +27,13 @@ public sealed class TrainingRun : IDisposable
     private readonly AdamW _optimizer;
     private readonly LearningRate _schedule;
     private readonly CheckpointWriter _checkpoints;
-    private readonly MetricsLog _metrics;
-    private readonly TensorBoardWriter _tensorBoard;
+    private readonly RunReport _report;
     private readonly int _steps;
-    private readonly long _started;
 
     private int _step;
     private long _cursor;
     private long _tokens;
+    private volatile int _lastCommitted;
 
     public TrainingRun(JobConfig job, JobId id, JobFiles files, int attempt, RankReporter reporter, TimeProvider time)
     {
@@ -44,7 +42,6 @@ public sealed class TrainingRun : IDisposable
         _reporter = reporter;
         _time = time;
         _faults = new FaultInjection(attempt);
-        _started = time.GetTimestamp();
         set_num_threads(job.Training.Threads ?? Environment.ProcessorCount);
 
         reporter.Enter(RankPhase.Loading, "loading the model");
@@ -61,21 +58,22 @@ public sealed class TrainingRun : IDisposable
         string fingerprint = TrainingFingerprint.Of(job, _data.Train.Certificate.Fingerprint);
         ICheckpointStore store = CheckpointStore.Open(job.Checkpoint.Store ?? files.Checkpoints, time);
         Restore(store, id, fingerprint);
-        _metrics = MetricsLog.Open(files.Metrics, _step);
-        _tensorBoard = new TensorBoardWriter(files.TensorBoard, time, _step > 0 ? _step : null);
+        _report = new RunReport(files, reporter, time, _step, _steps);
         _checkpoints = new CheckpointWriter(store, Author(id, attempt, fingerprint), new CheckpointWriterOptions
         {
             Keep = job.Checkpoint.Keep,
             Time = time,
-            Committed = manifest => Committed(manifest),
+            Committed = Committed,
             Phase = phase =>
             {
                 _faults.Reach(phase.ToString(), _step);
                 return ValueTask.CompletedTask;
             },
         });
-        reporter.Update(report => report with { Steps = _steps, Step = _step });
     }
+
+    /// <summary>Step of the newest committed checkpoint; 0: none yet. Read from any thread.</summary>
+    public int LastCommitted => _lastCommitted;
 
     private QwenModel Model => _loaded.Model;
 
@@ -86,11 +84,11 @@ public sealed class TrainingRun : IDisposable
         _reporter.Enter(RankPhase.Training);
         while (_step < _steps)
         {
-            Advance();
+            StepFigures figures = Advance();
             double? evaluation = IsDue(_job.Evaluation.Every) ? Evaluate() : null;
-            if (_step % _job.Training.ReportEvery == 0 || evaluation is not null || _step == _steps)
+            if (IsDue(_job.Training.ReportEvery) || evaluation is not null)
             {
-                Report(evaluation);
+                _report.Step(figures, evaluation);
             }
 
             if (IsDue(_job.Samples.Every))
@@ -119,41 +117,37 @@ public sealed class TrainingRun : IDisposable
     public void Dispose()
     {
         _checkpoints.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        _metrics.Dispose();
-        _tensorBoard.Dispose();
+        _report.Dispose();
         _optimizer.Dispose();
         _data.Dispose();
         _loaded.Dispose();
     }
 
-    // The last step's figures; the loop reports them when a report is due.
-    private double _loss, _gradientNorm, _learningRate, _tokensPerSecond;
-
     /// <summary>One optimizer step: every micro-batch forward and backward, clip, update.</summary>
-    private void Advance()
+    private StepFigures Advance()
     {
         long begun = _time.GetTimestamp();
         StepBatches batches = _packer.Next(_cursor);
         double scale = 1.0 / batches.TrainedTokens;
-        _loss = 0;
+        double loss = 0;
         for (int i = 0; i < batches.Batches.Count; i++)
         {
             if (batches.Batches[i].TrainedTokens > 0)
             {
-                _loss += ForwardBackward(batches.Batches[i], scale, DropoutSeed(_step, i));
+                loss += ForwardBackward(batches.Batches[i], scale, DropoutSeed(_step, i));
             }
         }
 
-        _gradientNorm = _optimizer.GradientNorm();
-        RequireFinite();
-        _learningRate = _schedule.At(_step);
-        _optimizer.Step(++_step, _learningRate, GradientClip.Scale(_gradientNorm, _job.Optimizer.MaxGradientNorm));
+        double norm = _optimizer.GradientNorm();
+        RequireFinite(loss, norm);
+        double learningRate = _schedule.At(_step);
+        _optimizer.Step(++_step, learningRate, GradientClip.Scale(norm, _job.Optimizer.MaxGradientNorm));
         _cursor = batches.NextCursor;
         int tokens = batches.Batches.Sum(batch => batch.Tokens.Length);
         _tokens += tokens;
-        _tokensPerSecond = tokens / _time.GetElapsedTime(begun).TotalSeconds;
         _checkpoints.ThrowIfFailed();
         _faults.Reach("Step", _step);
+        return new StepFigures(_step, loss, norm, learningRate, _tokens, tokens / _time.GetElapsedTime(begun).TotalSeconds);
     }
 
     private double ForwardBackward(PackedBatch batch, double scale, ulong dropoutSeed)
@@ -167,11 +161,11 @@ public sealed class TrainingRun : IDisposable
     }
 
     /// <summary>Before the update: a bad step must not reach the weights.</summary>
-    private void RequireFinite()
+    private void RequireFinite(double loss, double norm)
     {
-        if (!double.IsFinite(_loss) || !double.IsFinite(_gradientNorm))
+        if (!double.IsFinite(loss) || !double.IsFinite(norm))
         {
-            throw new JobInputException($"step {_step + 1}: the loss is {_loss} and the gradient norm {_gradientNorm}"
+            throw new JobInputException($"step {_step + 1}: the loss is {loss} and the gradient norm {norm}"
                 + (_optimizer.FirstNonFinite() is { } name ? $" (first in {name})" : "")
                 + "; lower optimizer.learning_rate, lengthen the warm-up, or look at the data near "
                 + $"sample {_cursor}; the weights of step {_step} were not touched");
@@ -194,56 +188,6 @@ public sealed class TrainingRun : IDisposable
         return loss;
     }
 
-    private void Report(double? evaluation)
-    {
-        double seconds = _time.GetElapsedTime(_started).TotalSeconds;
-        _metrics.Append(new MetricsRecord
-        {
-            Step = _step,
-            Loss = _loss,
-            EvalLoss = evaluation,
-            LearningRate = _learningRate,
-            GradNorm = _gradientNorm,
-            Tokens = _tokens,
-            TokensPerSecond = _tokensPerSecond,
-            Seconds = seconds,
-            Time = _time.GetUtcNow(),
-        });
-        _tensorBoard.Scalar("train/loss", _step, (float)_loss);
-        _tensorBoard.Scalar("train/learning_rate", _step, (float)_learningRate);
-        _tensorBoard.Scalar("train/grad_norm", _step, (float)_gradientNorm);
-        _tensorBoard.Scalar("train/tokens_per_second", _step, (float)_tokensPerSecond);
-        if (evaluation is { } value)
-        {
-            _tensorBoard.Scalar("eval/loss", _step, (float)value);
-        }
-
-        double stepSeconds = _reporter.Report.Step > 0 && _step > _firstStep + 1
-            ? _time.GetElapsedTime(_firstStepAt).TotalSeconds / (_step - _firstStep)
-            : 0;
-        if (_firstStepAt == 0)
-        {
-            (_firstStep, _firstStepAt) = (_step, _time.GetTimestamp());
-        }
-
-        double? eta = stepSeconds > 0 ? stepSeconds * (_steps - _step) : null;
-        _reporter.Update(report => report with
-        {
-            Step = _step,
-            Loss = _loss,
-            EvalLoss = evaluation ?? report.EvalLoss,
-            TokensPerSecond = _tokensPerSecond,
-            EtaSeconds = eta,
-        });
-        _reporter.Log(FormattableString.Invariant(
-            $"step {_step}/{_steps} loss {_loss:F4} norm {_gradientNorm:F3} lr {_learningRate:E2} tok/s {_tokensPerSecond:F0}")
-            + (evaluation is { } loss ? FormattableString.Invariant($" eval {loss:F4}") : "")
-            + (eta is { } left ? $" eta {TimeSpan.FromSeconds(left):hh\\:mm\\:ss}" : ""));
-    }
-
-    private int _firstStep;
-    private long _firstStepAt;
-
     /// <summary>Greedy or sampled continuations of the configured prompts, for a person to read.</summary>
     private void WriteSamples()
     {
@@ -252,11 +196,7 @@ public sealed class TrainingRun : IDisposable
             int[] ids = _loaded.Template.Prompt(new Conversation(new Message("user", prompt)), _loaded.Tokenizer);
             int[] tokens = [.. TextGenerator.Continue(
                 Model, ids, _job.Samples.MaxNewTokens, _job.Samples.Temperature, _loaded.Tokenizer.EndTokens, _job.Seed + _step)];
-            string text = _loaded.Tokenizer.Decode(tokens, skipSpecial: true);
-            string line = JsonSerializer.Serialize(new { step = _step, prompt, text });
-            File.AppendAllText(_files.Samples, line + "\n");
-            _tensorBoard.Text($"samples/{prompt}", _step, text);
-            _reporter.Log($"sample at step {_step}: {prompt} -> {text.ReplaceLineEndings(" ")}");
+            _report.Sample(_step, prompt, _loaded.Tokenizer.Decode(tokens, skipSpecial: true));
         }
     }
 
@@ -264,7 +204,7 @@ public sealed class TrainingRun : IDisposable
     {
         _reporter.Enter(RankPhase.Saving);
         _faults.Reach("Snapshot", _step);
-        CheckpointSnapshot snapshot = TrainingState.Capture(_optimizer, _step, _cursor, evaluation, File.ReadAllBytes(_files.Metrics));
+        CheckpointSnapshot snapshot = TrainingState.Capture(_optimizer, _step, _cursor, evaluation, _report.History());
         Wait(_checkpoints.BeginSaveAsync(snapshot, CancellationToken.None));
         _reporter.Enter(RankPhase.Training);
     }
@@ -280,11 +220,6 @@ public sealed class TrainingRun : IDisposable
         _lastCommitted = (int)manifest.Step;
         _reporter.Log($"checkpoint of step {manifest.Step} committed");
     }
-
-    private volatile int _lastCommitted;
-
-    /// <summary>Step of the newest committed checkpoint of this attempt; 0: none yet.</summary>
-    public int LastCommitted => _lastCommitted;
 
     private void Export()
     {

@@ -1,0 +1,121 @@
+using System.CommandLine;
+using System.Runtime.InteropServices;
+using Spectre.Console;
+using Trainer.Contracts;
+using Trainer.Worker.Attention;
+using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Kernels;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Trainer.Cli.Commands;
+
+/// <summary><c>trainer doctor</c>: what this machine runs, and whether it works.</summary>
+internal static class Doctor
+{
+    public static Command Create()
+    {
+        var store = new Option<string?>("--store") { Description = "Also writes, reads and deletes a file in this checkpoint store" };
+        var command = new Command("doctor", "Shows what this machine runs and checks that it works") { store };
+        command.SetAction(async (parsed, cancellationToken) =>
+        {
+            var table = new Table();
+            table.AddColumns("part", "found", "");
+            bool healthy = true;
+            foreach ((string part, Func<Task<string>> check) in Checks(parsed.GetValue(store), cancellationToken))
+            {
+                try
+                {
+                    table.AddRow(part, Markup.Escape(await check()), "[green]ok[/]");
+                }
+                catch (Exception e) when (e is not OperationCanceledException)
+                {
+                    healthy = false;
+                    table.AddRow(part, Markup.Escape(e.Message), "[red]failed[/]");
+                }
+            }
+
+            AnsiConsole.Write(table);
+            return healthy ? 0 : 1;
+        });
+        return command;
+    }
+
+    private static IEnumerable<(string Part, Func<Task<string>> Check)> Checks(string? store, CancellationToken cancellationToken)
+    {
+        yield return ("system", () => Task.FromResult($"{RuntimeInformation.OSDescription.Trim()}, .NET {Environment.Version}, {Environment.ProcessorCount} cores"));
+        yield return ("Unicode", () => "e\u0301".Normalize() == "\u00e9"
+            ? Task.FromResult("NFC works")
+            : throw new InvalidOperationException("NFC does not work: install libicu (apt-get install libicu72) and unset DOTNET_SYSTEM_GLOBALIZATION_INVARIANT"));
+        yield return ("libtorch", () => Task.FromResult($"{loaded_version} from {loaded_path} (built for {built_version})"));
+        yield return ("GPU", () => Task.FromResult(cuda.is_available() ? $"{cuda.device_count()} devices" : "none that libtorch sees: training runs on the CPU"));
+        yield return ("kernels", () => Task.FromResult(KernelCheck()));
+        yield return ("attention", () => Task.FromResult(AttentionSelector.Choose(
+            AttentionKind.Auto, new AttentionRequest(CPU, ScalarType.Float32, 128, SlidingWindow: false)).Explanation));
+        yield return ("state", () => Task.FromResult(Writable(TrainerHome.FromEnvironment().Directory)));
+        if (store is not null)
+        {
+            yield return ("store", () => StoreCheckAsync(store, cancellationToken));
+        }
+    }
+
+    /// <summary>Our attention against matrix products on a small case, forward and backward.</summary>
+    private static string KernelCheck()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        manual_seed(1);
+        Tensor[] inputs = [.. new[] { 4, 2, 2 }.Select(heads => randn([100, heads, 64]).requires_grad_(true))];
+        Tensor offsets = tensor(new[] { 0, 37, 100 }, [3]);
+        double worst = 0;
+        Tensor flash = Ops.FlashAttention(inputs[0], inputs[1], inputs[2], offsets, 0.125);
+        Tensor math = MathAttention.Forward(inputs[0], inputs[1], inputs[2], offsets, 0.125, -1);
+        Tensor upstream = randn_like(flash);
+        IList<Tensor> a = autograd.grad([flash], inputs, [upstream]);
+        IList<Tensor> b = autograd.grad([math], inputs, [upstream]);
+        foreach ((Tensor x, Tensor y) in a.Append(flash).Zip(b.Append(math)))
+        {
+            worst = Math.Max(worst, ((x - y).abs().max() / y.abs().max()).ToDouble());
+        }
+
+        return worst < 1e-5
+            ? FormattableString.Invariant($"CPU engine; attention forward and backward within {worst:E1} of matrix products")
+            : throw new InvalidOperationException(FormattableString.Invariant($"attention differs from matrix products by {worst:E1}: rebuild native/, and report it if it stays"));
+    }
+
+    private static string Writable(string directory)
+    {
+        string existing = directory;
+        while (!Directory.Exists(existing))
+        {
+            existing = Path.GetDirectoryName(existing)!;
+        }
+
+        string probe = Path.Combine(existing, $".trainer-doctor-{Environment.ProcessId}");
+        File.WriteAllText(probe, "");
+        File.Delete(probe);
+        double free = new DriveInfo(existing).AvailableFreeSpace / 1e9;
+        return FormattableString.Invariant($"{directory}, {free:F0} GB free");
+    }
+
+    private static async Task<string> StoreCheckAsync(string address, CancellationToken cancellationToken)
+    {
+        ICheckpointStore store = CheckpointStore.Open(address);
+        string path = $"doctor-{Guid.NewGuid():N}";
+        if (!await store.TryCreateAsync(path, "doctor"u8.ToArray(), cancellationToken))
+        {
+            throw new InvalidOperationException($"{store.Address}: a file that nobody else can have made exists already");
+        }
+
+        await using (Stream stream = await store.OpenReadAsync(path, cancellationToken))
+        {
+            using var reader = new StreamReader(stream);
+            if (await reader.ReadToEndAsync(cancellationToken) != "doctor")
+            {
+                throw new InvalidOperationException($"{store.Address}: what was written does not read back");
+            }
+        }
+
+        await store.DeleteAsync(path, cancellationToken);
+        return $"{store.Address}: written, read back, deleted";
+    }
+}
