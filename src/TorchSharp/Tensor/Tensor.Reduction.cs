@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using TorchSharp.Native;
 
 namespace TorchSharp;
@@ -10,6 +11,8 @@ public static partial class torch
         public Tensor sum(long[] dim, bool keepdim = false, ScalarType? type = null) =>
             Aten.Call("sum.dim_IntList", this, dim, keepdim, type);
         public Tensor sum(ReadOnlySpan<long> dim, bool keepdim = false, ScalarType? type = null) => sum(dim.ToArray(), keepdim, type);
+        // A literal 0 also converts to ScalarType; it means the dimension.
+        [OverloadResolutionPriority(1)]
         public Tensor sum(long dim, bool keepdim = false, ScalarType? type = null) => sum(new[] { dim }, keepdim, type);
         public Tensor sum(long dim0, long dim1, bool keepdim = false, ScalarType? type = null) =>
             sum(new[] { dim0, dim1 }, keepdim, type);

@@ -1,8 +1,10 @@
+using System.Runtime.CompilerServices;
 using TorchSharp.Native;
 
 namespace TorchSharp;
 
 /// <summary>New tensors. Without dtype: libtorch's default (float32), or what the values say; without device: the CPU.</summary>
+/// <remarks>A literal 0 also converts to an enum; the priorities make it the number that it looks like.</remarks>
 public static partial class torch
 {
     public static Tensor zeros(long[] size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
@@ -11,6 +13,7 @@ public static partial class torch
         zeros(size.ToArray(), dtype, device, requires_grad);
     public static Tensor zeros(long size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         zeros([size], dtype, device, requires_grad);
+    [OverloadResolutionPriority(1)]
     public static Tensor zeros(long rows, long columns, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         zeros([rows, columns], dtype, device, requires_grad);
     public static Tensor zeros(long dim0, long dim1, long dim2, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
@@ -24,6 +27,7 @@ public static partial class torch
         ones(size.ToArray(), dtype, device, requires_grad);
     public static Tensor ones(long size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         ones([size], dtype, device, requires_grad);
+    [OverloadResolutionPriority(1)]
     public static Tensor ones(long rows, long columns, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         ones([rows, columns], dtype, device, requires_grad);
     public static Tensor ones(long dim0, long dim1, long dim2, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
@@ -38,6 +42,7 @@ public static partial class torch
         empty(size.ToArray(), dtype, device, requires_grad);
     public static Tensor empty(long size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         empty([size], dtype, device, requires_grad);
+    [OverloadResolutionPriority(1)]
     public static Tensor empty(long rows, long columns, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         empty([rows, columns], dtype, device, requires_grad);
     public static Tensor empty(long dim0, long dim1, long dim2, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
@@ -51,6 +56,7 @@ public static partial class torch
         full(size.ToArray(), value, dtype, device, requires_grad);
     public static Tensor full(long size, Scalar value, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         full([size], value, dtype, device, requires_grad);
+    [OverloadResolutionPriority(1)]
     public static Tensor full(long rows, long columns, Scalar value, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         full([rows, columns], value, dtype, device, requires_grad);
 
@@ -65,6 +71,7 @@ public static partial class torch
 
     public static Tensor arange(Scalar start, Scalar stop, Scalar step, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         Marked(Aten.Call("arange.start_step", start, stop, step, dtype, Value.None, device), requires_grad);
+    [OverloadResolutionPriority(1)]
     public static Tensor arange(Scalar start, Scalar stop, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         arange(start, stop, 1, dtype, device, requires_grad);
     public static Tensor arange(Scalar stop, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>

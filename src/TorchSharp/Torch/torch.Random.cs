@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using TorchSharp.Native;
 
 namespace TorchSharp;
@@ -11,6 +12,7 @@ public static partial class torch
         rand(size.ToArray(), dtype, device, requires_grad, generator);
     public static Tensor rand(long size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false, Generator? generator = null) =>
         rand([size], dtype, device, requires_grad, generator);
+    [OverloadResolutionPriority(1)]
     public static Tensor rand(long rows, long columns, ScalarType? dtype = null, Device? device = null, bool requires_grad = false, Generator? generator = null) =>
         rand([rows, columns], dtype, device, requires_grad, generator);
     public static Tensor rand(long dim0, long dim1, long dim2, ScalarType? dtype = null, Device? device = null, bool requires_grad = false, Generator? generator = null) =>
@@ -25,6 +27,7 @@ public static partial class torch
         randn(size.ToArray(), dtype, device, requires_grad, generator);
     public static Tensor randn(long size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false, Generator? generator = null) =>
         randn([size], dtype, device, requires_grad, generator);
+    [OverloadResolutionPriority(1)]
     public static Tensor randn(long rows, long columns, ScalarType? dtype = null, Device? device = null, bool requires_grad = false, Generator? generator = null) =>
         randn([rows, columns], dtype, device, requires_grad, generator);
     public static Tensor randn(long dim0, long dim1, long dim2, ScalarType? dtype = null, Device? device = null, bool requires_grad = false, Generator? generator = null) =>
