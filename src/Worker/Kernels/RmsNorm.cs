@@ -1,0 +1,149 @@
+using TorchSharp.Extras;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Kernels;
+
+public static partial class Ops
+{
+    /// <summary>x / sqrt(mean(x²) + epsilon) * weight over the last dimension.</summary>
+    /// <param name="x">[..., D], float32 or bfloat16; [T, N, D] slices are read in place.</param>
+    /// <param name="weight">[D], float32 or bfloat16, of any of the two.</param>
+    /// <param name="epsilon">At least 0.</param>
+    /// <returns>The shape and dtype of x.</returns>
+    /// <exception cref="ArgumentException">Dtype or shape of the named tensor.</exception>
+    public static Tensor RmsNorm(Tensor x, Tensor weight, double epsilon) => RmsNormFunction.apply(x, weight, epsilon);
+
+    /// <summary>Sum = x + residual in their dtype; Normed = <see cref="RmsNorm"/> of Sum.</summary>
+    /// <param name="x">[..., D], float32 or bfloat16.</param>
+    /// <param name="residual">Shape and dtype of x.</param>
+    /// <param name="weight">[D], float32 or bfloat16.</param>
+    /// <param name="epsilon">At least 0.</param>
+    /// <exception cref="ArgumentException">Dtype or shape of the named tensor.</exception>
+    public static (Tensor Normed, Tensor Sum) AddRmsNorm(Tensor x, Tensor residual, Tensor weight, double epsilon)
+    {
+        List<Tensor> results = AddRmsNormFunction.apply(x, residual, weight, epsilon);
+        return (results[0], results[1]);
+    }
+}
+
+internal sealed class RmsNormFunction : autograd.SingleTensorFunction<RmsNormFunction>
+{
+    public override string Name => "RmsNorm";
+
+    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        var (x, weight) = ((Tensor)vars[0], (Tensor)vars[1]);
+        (Tensor y, _, Tensor rstd) = RmsNormKernel.Forward(x, null, weight, (double)vars[2]);
+        ctx.save_for_backward([x, weight, rstd]);
+        return y;
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        List<Tensor> saved = ctx.get_saved_variables();
+        (Tensor dx, Tensor? dweight) = RmsNormKernel.Backward(saved[0], saved[1], saved[2], grad_output, null, ctx.needs_input_grad(1));
+        return [dx, dweight!, null!];
+    }
+}
+
+internal sealed class AddRmsNormFunction : autograd.MultiTensorFunction<AddRmsNormFunction>
+{
+    public override string Name => "AddRmsNorm";
+
+    public override List<Tensor> forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        var (x, residual, weight) = ((Tensor)vars[0], (Tensor)vars[1], (Tensor)vars[2]);
+        (Tensor y, Tensor? sum, Tensor rstd) = RmsNormKernel.Forward(x, residual, weight, (double)vars[3]);
+        ctx.save_for_backward([sum!, weight, rstd]);
+        return [y, sum!];
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, List<Tensor> grad_outputs)
+    {
+        List<Tensor> saved = ctx.get_saved_variables();
+        (Tensor dx, Tensor? dweight) =
+            RmsNormKernel.Backward(saved[0], saved[1], saved[2], grad_outputs[0], grad_outputs[1], ctx.needs_input_grad(2));
+        return [dx, dx, dweight!, null!];
+    }
+}
+
+internal static class RmsNormKernel
+{
+    /// <summary>Sum is null without a residual; rstd is float32, one for each row.</summary>
+    public static (Tensor Y, Tensor? Sum, Tensor Rstd) Forward(Tensor x, Tensor? residual, Tensor weight, double epsilon)
+    {
+        RequireWeight(x, weight);
+        long[] shape = x.shape;
+        Tensor rows = x.Flattened();
+        Tensor y = empty(rows.shape, x.dtype, x.device);
+        Tensor rstd = empty(Count(rows), float32, x.device);
+        Tensor? sum = null;
+        if (residual is not null)
+        {
+            residual.RequireDtype(x.dtype);
+            residual.RequireShape(shape);
+            sum = empty(rows.shape, x.dtype, x.device);
+        }
+        var args = new tn_rms_norm_forward_args
+        {
+            device = x.KernelDevice(),
+            dtype = x.KernelDtype(),
+            weight_dtype = weight.KernelDtype(),
+            tokens = rows.size(0),
+            heads = rows.Dimensions == 3 ? rows.size(1) : 1,
+            width = rows.size(-1),
+            epsilon = (float)epsilon,
+            x_TND = rows.View(),
+            residual_TND = residual?.Flattened().View() ?? default,
+            sum_TND = sum?.View() ?? default,
+            y_TND = y.View(),
+            weight_D = weight.Elements(),
+            rstd_TN = rstd.Elements(),
+        };
+        KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_forward(args, 0));
+        return (y.reshape(shape), sum?.reshape(shape), rstd);
+    }
+
+    /// <param name="sum">What was normalised.</param>
+    /// <param name="weight">[D].</param>
+    /// <param name="rstd">Of forward.</param>
+    /// <param name="dy">The gradient of the normed tensor.</param>
+    /// <param name="dsum">What else reaches sum, or null.</param>
+    /// <param name="wantsWeight">Whether dweight is computed.</param>
+    public static (Tensor Dx, Tensor? Dweight) Backward(Tensor sum, Tensor weight, Tensor rstd, Tensor dy, Tensor? dsum, bool wantsWeight)
+    {
+        Tensor rows = sum.Flattened();
+        Tensor dx = empty(rows.shape, sum.dtype, sum.device);
+        Tensor? dweight = wantsWeight ? empty(weight.shape, weight.dtype, weight.device) : null;
+        var args = new tn_rms_norm_backward_args
+        {
+            device = sum.KernelDevice(),
+            dtype = sum.KernelDtype(),
+            weight_dtype = weight.KernelDtype(),
+            tokens = rows.size(0),
+            heads = rows.Dimensions == 3 ? rows.size(1) : 1,
+            width = rows.size(-1),
+            sum_TND = rows.View(),
+            dy_TND = dy.Flattened().View(),
+            dsum_TND = dsum?.Flattened().View() ?? default,
+            dx_TND = dx.View(),
+            weight_D = weight.Elements(),
+            dweight_D = dweight?.Elements() ?? 0,
+            rstd_TN = rstd.Elements(),
+        };
+        KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_backward(args, 0));
+        return (dx.reshape(sum.shape), dweight);
+    }
+
+    private static void RequireWeight(Tensor x, Tensor weight)
+    {
+        x.KernelDtype();
+        if (x.Dimensions == 0)
+        {
+            throw new ArgumentException($"x must have at least one dimension: {x}", nameof(x));
+        }
+        weight.RequireShape([x.size(-1)]);
+    }
+
+    private static long Count(Tensor rows) => rows.NumberOfElements / Math.Max(1, rows.size(-1));
+}
