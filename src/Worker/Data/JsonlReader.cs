@@ -40,6 +40,8 @@ public sealed class JsonlReader : IDisposable
             var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
             bool gzip = file.ReadByte() == 0x1F && file.ReadByte() == 0x8B;
             file.Position = 0;
+            // Without it .NET takes the end of a cut-off file for the end of its data. Read once, by the first stream.
+            AppContext.SetSwitch("System.IO.Compression.UseStrictValidation", true);
             return new JsonlReader(path, gzip ? new GZipStream(file, CompressionMode.Decompress) : file);
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)

@@ -44,7 +44,7 @@ internal sealed class MergeTable(Dictionary<long, MergeTable.Merge> merges)
     private int[] Apply(Span<int> tokens, Span<int> previous, Span<int> next)
     {
         int n = tokens.Length;
-        var queue = new PriorityQueue<Candidate, (int Rank, int Position)>();
+        var queue = new PriorityQueue<Candidate, long>();
         for (int i = 0; i < n; i++)
         {
             previous[i] = i - 1;
@@ -87,13 +87,13 @@ internal sealed class MergeTable(Dictionary<long, MergeTable.Merge> merges)
         return result;
     }
 
-    private void Enqueue(PriorityQueue<Candidate, (int Rank, int Position)> queue, Span<int> tokens, int left, int right)
+    private void Enqueue(PriorityQueue<Candidate, long> queue, Span<int> tokens, int left, int right)
     {
         if (right < tokens.Length)
         {
             if (_merges.TryGetValue(Key(tokens[left], tokens[right]), out Merge merge))
             {
-                queue.Enqueue(new Candidate(left, tokens[left], tokens[right], merge.Token), (merge.Rank, left));
+                queue.Enqueue(new Candidate(left, tokens[left], tokens[right], merge.Token), ((long)merge.Rank << 32) | (uint)left);
             }
         }
     }

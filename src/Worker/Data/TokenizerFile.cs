@@ -120,9 +120,11 @@ internal sealed class TokenizerFile
 
     private void ReadVocabulary(JsonElement model)
     {
-        foreach (JsonProperty entry in Child(model, "vocab", JsonValueKind.Object).EnumerateObject())
+        JsonElement vocabulary = Child(model, "vocab", JsonValueKind.Object);
+        Vocabulary.EnsureCapacity(vocabulary.GetPropertyCount());
+        foreach (JsonProperty entry in vocabulary.EnumerateObject())
         {
-            Vocabulary[entry.Name] = Id(entry.Value, $"vocab entry \"{entry.Name}\"");
+            Vocabulary[entry.Name] = Id(entry.Value, entry.Name);
         }
     }
 
@@ -134,17 +136,10 @@ internal sealed class TokenizerFile
         int rank = 0;
         foreach (JsonElement item in list.EnumerateArray())
         {
-            string[] pair = item.ValueKind switch
-            {
-                JsonValueKind.String => item.GetString()!.Split(' '),
-                JsonValueKind.Array when item.EnumerateArray().All(part => part.ValueKind == JsonValueKind.String)
-                    => [.. item.EnumerateArray().Select(part => part.GetString()!)],
-                _ => [],
-            };
-            if (pair.Length != 2
-                || !Vocabulary.TryGetValue(pair[0], out int left)
-                || !Vocabulary.TryGetValue(pair[1], out int right)
-                || !Vocabulary.TryGetValue(pair[0] + pair[1], out int merged))
+            if (Pair(item) is not [string first, string second]
+                || !Vocabulary.TryGetValue(first, out int left)
+                || !Vocabulary.TryGetValue(second, out int right)
+                || !Vocabulary.TryGetValue(first + second, out int merged))
             {
                 throw Broken($"merge {rank} is {item.GetRawText()}, not a pair of tokens whose union is in the vocabulary");
             }
@@ -154,6 +149,13 @@ internal sealed class TokenizerFile
 
         Merges = new MergeTable(merges);
     }
+
+    private static string?[] Pair(JsonElement item) => item.ValueKind switch
+    {
+        JsonValueKind.String => item.GetString()!.Split(' '),
+        JsonValueKind.Array when item.GetArrayLength() == 2 => new string?[] { TextOrNull(item[0]), TextOrNull(item[1]) },
+        _ => [],
+    };
 
     private void ReadAddedTokens(JsonElement root)
     {
@@ -168,7 +170,7 @@ internal sealed class TokenizerFile
             if (content.Length > 0)
             {
                 AddedTokens.Add(new AddedToken(
-                    Id(Child(token, "id", JsonValueKind.Number), $"added token \"{content}\""), content,
+                    Id(Child(token, "id", JsonValueKind.Number), content), content,
                     Special: Flag(token, "special"), StripLeft: Flag(token, "lstrip"), StripRight: Flag(token, "rstrip"),
                     Normalized: Flag(token, "normalized"), SingleWord: Flag(token, "single_word")));
             }
@@ -192,14 +194,15 @@ internal sealed class TokenizerFile
             ? child
             : throw Broken($"\"{name}\" is missing or not {kind.ToString().ToLowerInvariant()}");
 
-    private int Id(JsonElement value, string of) =>
+    private int Id(JsonElement value, string token) =>
         value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out int id) && id is >= 0 and < (1 << 24)
             ? id
-            : throw Broken($"{of} has the id {value.GetRawText()}");
+            : throw Broken($"token \"{token}\" has the id {value.GetRawText()}");
 
     private static string? Text(JsonElement parent, string name) =>
-        parent.ValueKind == JsonValueKind.Object && parent.TryGetProperty(name, out JsonElement value)
-            && value.ValueKind == JsonValueKind.String ? value.GetString() : null;
+        parent.ValueKind == JsonValueKind.Object && parent.TryGetProperty(name, out JsonElement value) ? TextOrNull(value) : null;
+
+    private static string? TextOrNull(JsonElement value) => value.ValueKind == JsonValueKind.String ? value.GetString() : null;
 
     private static bool Flag(JsonElement parent, string name) =>
         parent.TryGetProperty(name, out JsonElement value) && value.ValueKind == JsonValueKind.True;

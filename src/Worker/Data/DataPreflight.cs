@@ -1,0 +1,141 @@
+using System.Text.Json;
+using Trainer.Contracts;
+
+namespace Trainer.Worker.Data;
+
+/// <summary>
+/// Reads all data of a job before anything is queued, so that line 40,000 is reported in seconds and not after an hour of
+/// training. Tokenises only until a token to train was found (all, when a document that is too long is an error).
+/// </summary>
+public static class DataPreflight
+{
+    /// <summary>Every problem as one sentence with file, line and cure, at most 20; empty when the data can be trained on.</summary>
+    public static IReadOnlyList<string> Check(JobConfig config)
+    {
+        var problems = new ProblemList();
+        DocumentTokenizer? tokenizer = null;
+        Attempt(problems, () => tokenizer = LoadTokenizer(config));
+        CheckAll(config.Data, config.Data.Train, tokenizer, problems);
+        if (config.Data.Eval.Count > 0)
+        {
+            CheckAll(config.Data, config.Data.Eval, tokenizer, problems);
+        }
+
+        return problems.Sentences;
+    }
+
+    /// <summary>model_type of the job's model, from config.json.</summary>
+    /// <exception cref="JobInputException">The file is missing or broken.</exception>
+    public static string? ModelType(ModelConfig model)
+    {
+        string path = model.Config ?? Path.Combine(model.Path ?? "", "config.json");
+        try
+        {
+            using var json = JsonDocument.Parse(File.ReadAllBytes(path));
+            return json.RootElement.ValueKind == JsonValueKind.Object
+                && json.RootElement.TryGetProperty("model_type", out JsonElement type) ? type.ToString() : null;
+        }
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException or UnauthorizedAccessException)
+        {
+            throw new JobInputException($"{path}: cannot be read; correct model.path or model.config", e);
+        }
+        catch (JsonException e)
+        {
+            throw new JobInputException(
+                $"{path}:{e.LineNumber + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again", e);
+        }
+    }
+
+    private static DocumentTokenizer LoadTokenizer(JobConfig config)
+    {
+        string directory = config.Model.Tokenizer ?? config.Model.Path
+            ?? throw new JobInputException("the job names no tokenizer; set model.tokenizer to a folder that holds tokenizer.json");
+        TemplateKind kind = config.Data.Template == TemplateKind.Auto
+            ? ChatTemplate.Resolve(TemplateKind.Auto, ModelType(config.Model))
+            : config.Data.Template;
+        return new DocumentTokenizer(Tokenizer.Load(directory), ChatTemplate.Create(kind, ChatOptions.From(config.Data)));
+    }
+
+    private static void CheckAll(
+        DataConfig data, IReadOnlyList<DatasetConfig> datasets, DocumentTokenizer? tokenizer, ProblemList problems)
+    {
+        int before = problems.Count;
+        int documents = 0;
+        int dropped = 0;
+        bool trained = false;
+        foreach (DatasetConfig dataset in datasets)
+        {
+            Attempt(problems, () =>
+            {
+                foreach (Document document in DatasetReader.Read(dataset, problem => problems.Add(problem.Message)))
+                {
+                    documents++;
+                    Attempt(problems, () => CheckDocument(document));
+                }
+            });
+        }
+
+        if (!trained && documents > 0 && tokenizer is not null && problems.Count == before)
+        {
+            var certificate = new DataCertificate
+            {
+                Fingerprint = "", Documents = documents, Dropped = dropped, WithoutTrainedTokens = documents - dropped,
+            };
+            problems.Add(PreparedData.NothingTrained(certificate, datasets, data.MaxLength).Message);
+        }
+
+        void CheckDocument(Document document)
+        {
+            if (tokenizer is null || (trained && data.Overlong != OverlongPolicy.Error))
+            {
+                tokenizer?.Check(document);
+                return;
+            }
+
+            TokenizedDocument tokens = tokenizer.Tokenize(document);
+            bool overlong = tokens.Ids.Length > data.MaxLength;
+            if (overlong && data.Overlong == OverlongPolicy.Error)
+            {
+                throw PreparedDatasetWriter.Overlong(document, tokens.Ids.Length, data.MaxLength);
+            }
+
+            dropped += overlong && data.Overlong == OverlongPolicy.Drop ? 1 : 0;
+            trained |= !(overlong && data.Overlong == OverlongPolicy.Drop) && tokens.Truncate(data.MaxLength).TrainedTokens > 0;
+        }
+    }
+
+    private static void Attempt(ProblemList problems, Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (JobInputException e)
+        {
+            problems.Add(e.Message);
+        }
+    }
+
+    /// <summary>Keeps the first and counts the rest: a file may be wrong in every line.</summary>
+    private sealed class ProblemList
+    {
+        private const int Most = 20;
+
+        private readonly List<string> _first = [];
+
+        public int Count { get; private set; }
+
+        public IReadOnlyList<string> Sentences => Count <= Most
+            ? _first
+            : [.. _first.Take(Most - 1), $"and {Count - Most + 1} more problems; repair these first"];
+
+        public void Add(string sentence)
+        {
+            Count++;
+            if (_first.Count < Most)
+            {
+                _first.Add(sentence);
+            }
+        }
+    }
+}

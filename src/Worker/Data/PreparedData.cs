@@ -1,0 +1,179 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using Trainer.Contracts;
+
+namespace Trainer.Worker.Data;
+
+/// <summary>
+/// The training and evaluation documents of a job, tokenised once into cache files and found again by what they were made of.
+/// </summary>
+public sealed class PreparedData : IDisposable
+{
+    /// <summary>Part of every fingerprint: raise it when the same input would give other tokens.</summary>
+    private const int FormatVersion = 1;
+
+    private PreparedData(PreparedDataset train, PreparedDataset? eval)
+    {
+        Train = train;
+        Eval = eval;
+    }
+
+    public PreparedDataset Train { get; }
+
+    /// <summary>data.eval, or the held-out share of data.train; null with neither.</summary>
+    public PreparedDataset? Eval { get; }
+
+    /// <summary>Opens the cache files, building those that are missing or were made of other input. Safe in several processes.</summary>
+    /// <param name="data">The job's data.</param>
+    /// <param name="seed">Chooses the held-out documents.</param>
+    /// <param name="tokenizer">The model's tokenizer.</param>
+    /// <param name="template">With the options of <paramref name="data"/>: see <see cref="ChatOptions.From"/>.</param>
+    /// <param name="cacheDirectory">Is created if need be; any number of jobs may share it.</param>
+    /// <exception cref="JobInputException">A source is missing or broken, or nothing would be trained or evaluated.</exception>
+    public static PreparedData Prepare(DataConfig data, int seed, Tokenizer tokenizer, ChatTemplate template, string cacheDirectory)
+    {
+        Directory.CreateDirectory(cacheDirectory);
+        var documents = new DocumentTokenizer(tokenizer, template);
+        var split = new HeldOutSplit(seed, data.Eval.Count > 0 ? 0 : data.EvalFraction);
+        string fingerprint = Fingerprint(data, data.Train, split, tokenizer, template.Kind);
+        string trainPath = PathOf(cacheDirectory, "train", fingerprint);
+        string heldOutPath = PathOf(cacheDirectory, "held-out", fingerprint);
+
+        PreparedDataset? train = PreparedDataset.TryOpen(trainPath, fingerprint);
+        PreparedDataset? eval = split.Fraction > 0 ? PreparedDataset.TryOpen(heldOutPath, fingerprint) : null;
+        if (train is null || (split.Fraction > 0 && eval is null))
+        {
+            train?.Dispose();
+            eval?.Dispose();
+            (train, eval) = Build(data, data.Train, split, documents, fingerprint, trainPath, heldOutPath);
+        }
+
+        try
+        {
+            return new PreparedData(train, data.Eval.Count > 0 ? PrepareEval() : eval);
+        }
+        catch
+        {
+            train.Dispose();
+            throw;
+        }
+
+        PreparedDataset PrepareEval()
+        {
+            var none = new HeldOutSplit(seed, 0);
+            string evalFingerprint = Fingerprint(data, data.Eval, none, tokenizer, template.Kind);
+            string evalPath = PathOf(cacheDirectory, "eval", evalFingerprint);
+            return PreparedDataset.TryOpen(evalPath, evalFingerprint)
+                ?? Build(data, data.Eval, none, documents, evalFingerprint, evalPath, heldOutPath).Main;
+        }
+    }
+
+    public void Dispose()
+    {
+        Train.Dispose();
+        Eval?.Dispose();
+    }
+
+    private static (PreparedDataset Main, PreparedDataset? HeldOut) Build(
+        DataConfig data, IReadOnlyList<DatasetConfig> datasets, HeldOutSplit split, DocumentTokenizer tokenizer,
+        string fingerprint, string mainPath, string heldOutPath)
+    {
+        using var main = new PreparedDatasetWriter(mainPath, fingerprint, data.MaxLength, data.Overlong);
+        using var heldOut = split.Fraction > 0
+            ? new PreparedDatasetWriter(heldOutPath, fingerprint, data.MaxLength, data.Overlong)
+            : null;
+        long index = 0;
+        foreach (Document document in datasets.SelectMany(dataset => DatasetReader.Read(dataset)))
+        {
+            PreparedDatasetWriter target = heldOut is not null && split.Contains(index) ? heldOut : main;
+            target.Add(document, tokenizer.Tokenize(document));
+            index++;
+        }
+
+        RequireTrainedTokens(main.Certify(), datasets, data.MaxLength);
+        if (heldOut is not null)
+        {
+            RequireHeldOut(heldOut.Certify(), data.EvalFraction, index);
+            heldOut.Commit();
+        }
+
+        main.Commit();
+        return (Open(mainPath, fingerprint), heldOut is null ? null : Open(heldOutPath, fingerprint));
+    }
+
+    private static PreparedDataset Open(string path, string fingerprint) => PreparedDataset.TryOpen(path, fingerprint)
+        ?? throw new IOException($"{path}: was written but cannot be read back; check the disk.");
+
+    private static void RequireTrainedTokens(DataCertificate certificate, IReadOnlyList<DatasetConfig> datasets, int maxLength)
+    {
+        if (certificate.Kept == 0)
+        {
+            throw NothingTrained(certificate, datasets, maxLength);
+        }
+    }
+
+    internal static JobInputException NothingTrained(DataCertificate certificate, IReadOnlyList<DatasetConfig> datasets, int maxLength)
+    {
+        string files = string.Join(", ", datasets.Select(dataset => dataset.Path));
+        string reason = certificate.Dropped > 0
+            ? $"{certificate.Dropped} are longer than max_length {maxLength} and {certificate.WithoutTrainedTokens} hold"
+            : "they hold";
+        return new JobInputException($"{files}: no token of the {certificate.Documents} documents would be trained: {reason} no text "
+            + $"of an assistant within the first {maxLength} tokens; add assistant turns, raise max_length, or set train_on_prompt: true");
+    }
+
+    private static void RequireHeldOut(DataCertificate certificate, double fraction, long documents)
+    {
+        if (certificate.Kept == 0)
+        {
+            throw new JobInputException(FormattableString.Invariant(
+                $"eval_fraction {fraction} holds out no usable document of {documents}; raise it, or name a dataset as data.eval"));
+        }
+    }
+
+    private static string PathOf(string directory, string name, string fingerprint) =>
+        Path.Combine(directory, $"{name}-{fingerprint[..16]}.tokens");
+
+    /// <summary>SHA-256 of everything that decides which tokens the files hold.</summary>
+    private static string Fingerprint(
+        DataConfig data, IReadOnlyList<DatasetConfig> datasets, HeldOutSplit split, Tokenizer tokenizer, TemplateKind template)
+    {
+        var text = new StringBuilder();
+        void Line(string name, object? value) =>
+            text.Append(name).Append('=').Append(PythonJson.Write(Convert.ToString(value, CultureInfo.InvariantCulture) ?? "")).Append('\n');
+
+        Line("format", FormatVersion);
+        Line("tokenizer", tokenizer.Fingerprint);
+        Line("end_of_text", tokenizer.EndOfText);
+        Line("template", template);
+        Line("train_on_prompt", data.TrainOnPrompt);
+        Line("mask_history", data.MaskHistory);
+        Line("has_system", data.System is not null);
+        Line("system", data.System);
+        Line("max_length", data.MaxLength);
+        Line("overlong", data.Overlong);
+        Line("eval_fraction", split.Fraction);
+        Line("seed", split.Fraction > 0 ? split.Seed : 0);
+        foreach (DatasetConfig dataset in datasets)
+        {
+            Line("source", HashOf(dataset.Path));
+            Line("source_format", dataset.Format);
+            Line("limit", dataset.Limit);
+            foreach ((string ours, string theirs) in dataset.Mapping.OrderBy(entry => entry.Key, StringComparer.Ordinal))
+            {
+                Line("map " + ours, theirs);
+            }
+        }
+
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
+    }
+
+    private static string HashOf(string path)
+    {
+        // Opened by the reader first, so that a missing file is reported in one way.
+        JsonlReader.Open(path).Dispose();
+        using FileStream file = File.OpenRead(path);
+        return Convert.ToHexStringLower(SHA256.HashData(file));
+    }
+}
