@@ -15,10 +15,10 @@ public sealed class BlobStoreTests(Azurite azurite) : CheckpointStoreContract
     [Fact]
     public async Task Prefixes_share_a_container_without_seeing_each_other()
     {
-        ICheckpointStore other = Open(_address with { Prefix = "jobs/one-more" });
+        BlobStore other = Open(_address with { Prefix = "jobs/one-more" });
         await Store.TryCreateAsync("a", new byte[] { 1 }, default);
         await other.TryCreateAsync("b", new byte[] { 2 }, default);
-        ICheckpointStore all = Open(_address with { Prefix = "" });
+        BlobStore all = Open(_address with { Prefix = "" });
 
         Assert.Equal(["a"], (await Store.ListAsync("", default)).Select(f => f.Path));
         Assert.Equal(["b"], (await other.ListAsync("", default)).Select(f => f.Path));

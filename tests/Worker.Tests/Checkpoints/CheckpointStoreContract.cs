@@ -5,7 +5,7 @@ using Trainer.Worker.Checkpoints;
 namespace Trainer.Worker.Tests.Checkpoints;
 
 /// <summary>What every checkpoint store must do; each store runs all of it.</summary>
-public abstract class CheckpointStoreContract : IDisposable
+public abstract class CheckpointStoreContract
 {
     private const string Path = "step-00000001/attempt-1/rank-0.safetensors";
 
@@ -173,16 +173,6 @@ public abstract class CheckpointStoreContract : IDisposable
         await Assert.ThrowsAsync<ArgumentException>(() => Store.OpenReadAsync(path, default));
         await Assert.ThrowsAsync<ArgumentException>(() => Store.DeleteAsync(path, default));
         Assert.Empty(await Store.ListAsync("", default));
-    }
-
-    public void Dispose()
-    {
-        Dispose(true);
-        GC.SuppressFinalize(this);
-    }
-
-    protected virtual void Dispose(bool disposing)
-    {
     }
 
     protected static byte[] RandomBytes(int length)

@@ -2,7 +2,7 @@ using Trainer.Worker.Checkpoints;
 
 namespace Trainer.Worker.Tests.Checkpoints;
 
-public sealed class DirectoryStoreTests : CheckpointStoreContract
+public sealed class DirectoryStoreTests : CheckpointStoreContract, IDisposable
 {
     private readonly TemporaryDirectory _directory = new();
 
@@ -47,5 +47,5 @@ public sealed class DirectoryStoreTests : CheckpointStoreContract
         Assert.False(Directory.Exists(_directory.File("store")));
     }
 
-    protected override void Dispose(bool disposing) => _directory.Dispose();
+    public void Dispose() => _directory.Dispose();
 }

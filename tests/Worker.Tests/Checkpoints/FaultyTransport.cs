@@ -8,12 +8,11 @@ namespace Trainer.Worker.Tests.Checkpoints;
 /// <summary>HTTP whose requests fail as a test says: by a status, by a broken connection, or after the service did the work.</summary>
 internal sealed class FaultyTransport(Func<int, HttpMessage, FaultyTransport.Fault?> plan) : HttpPipelineTransport
 {
-    private readonly HttpClientTransport _http = new();
     private int _requests;
 
     public int Requests => _requests;
 
-    public override Request CreateRequest() => _http.CreateRequest();
+    public override Request CreateRequest() => HttpClientTransport.Shared.CreateRequest();
 
     public override void Process(HttpMessage message) => throw new NotSupportedException();
 
@@ -22,7 +21,7 @@ internal sealed class FaultyTransport(Func<int, HttpMessage, FaultyTransport.Fau
         Fault? fault = plan(Interlocked.Increment(ref _requests), message);
         if (fault is null or { AnswerLost: true })
         {
-            await _http.ProcessAsync(message);
+            await HttpClientTransport.Shared.ProcessAsync(message);
         }
 
         if (fault is { Status: { } status })
