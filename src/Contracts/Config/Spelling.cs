@@ -15,7 +15,7 @@ public static class Spelling
         Enum.GetNames(type).Select(name => (OfMember(type, name), Enum.Parse(type, name)));
 
     /// <summary>The candidate that a person most likely meant, or null when none is near.</summary>
-    internal static string? Nearest(string given, IEnumerable<string> candidates)
+    public static string? Nearest(string given, IEnumerable<string> candidates)
     {
         (string Text, int Distance) best = candidates
             .Select(candidate => (candidate, Distance(Flat(given), Flat(candidate))))
