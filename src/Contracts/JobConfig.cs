@@ -1,3 +1,6 @@
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
+
 namespace Trainer.Contracts;
 
 /// <summary>
@@ -10,9 +13,11 @@ public sealed record JobConfig
     public required string Name { get; init; }
 
     /// <summary>Decides initialisation, data order, dropout and sampling.</summary>
+    [Range(0, int.MaxValue)]
     public int Seed { get; init; } = 42;
 
     /// <summary>Larger runs earlier.</summary>
+    [Range(-1000, 1000)]
     public int Priority { get; init; }
 
     public required ModelConfig Model { get; init; }
@@ -61,9 +66,11 @@ public sealed record DataConfig
     public IReadOnlyList<DatasetConfig> Eval { get; init; } = [];
 
     /// <summary>Share of the training documents held out, chosen by the seed, in [0, 0.5].</summary>
+    [Range(0.0, 0.5)]
     public double EvalFraction { get; init; }
 
     /// <summary>Tokens of the longest document; see <see cref="Overlong"/>.</summary>
+    [Range(2, 1 << 20)]
     public int MaxLength { get; init; } = 2048;
 
     public OverlongPolicy Overlong { get; init; } = OverlongPolicy.Truncate;
@@ -83,7 +90,16 @@ public sealed record DataConfig
 
 public enum OverlongPolicy { Truncate, Drop, Error }
 
-public enum TemplateKind { Auto, Qwen25, Qwen3, Chatml }
+public enum TemplateKind
+{
+    Auto,
+
+    [JsonStringEnumMemberName("qwen2.5")]
+    Qwen25,
+
+    Qwen3,
+    Chatml,
+}
 
 public sealed record DatasetConfig
 {
@@ -96,6 +112,7 @@ public sealed record DatasetConfig
     public IReadOnlyDictionary<string, string> Mapping { get; init; } = new Dictionary<string, string>();
 
     /// <summary>Uses the first N documents only.</summary>
+    [Range(1, int.MaxValue)]
     public int? Limit { get; init; }
 }
 
@@ -105,8 +122,11 @@ public enum DatasetFormat { Auto, Messages, Sharegpt, Alpaca, Completion, Text }
 /// <summary>Low-rank adapters; the base weights stay frozen.</summary>
 public sealed record LoraConfig
 {
+    [Range(1, 4096)]
     public int Rank { get; init; } = 16;
+    [Range(0.0, 1e6, MinimumIsExclusive = true)]
     public double Alpha { get; init; } = 32;
+    [Range(0.0, 1.0, MaximumIsExclusive = true)]
     public double Dropout { get; init; }
 
     /// <summary>Scales by alpha / sqrt(rank) instead of alpha / rank.</summary>
@@ -119,47 +139,63 @@ public sealed record LoraConfig
 public sealed record TrainingConfig
 {
     /// <summary>Optimizer steps. Either this or <see cref="Epochs"/>; with neither, 1 epoch.</summary>
+    [Range(1, int.MaxValue)]
     public int? Steps { get; init; }
 
+    [Range(0.0, 100_000.0, MinimumIsExclusive = true)]
     public double? Epochs { get; init; }
 
     /// <summary>Tokens of one packed micro-batch, at least data.max_length.</summary>
+    [Range(2, 1 << 24)]
     public int BatchTokens { get; init; } = 4096;
 
     /// <summary>Documents of one micro-batch at most. Null: as many as fit.</summary>
+    [Range(1, 1 << 20)]
     public int? BatchDocuments { get; init; }
 
     /// <summary>Micro-batches of one optimizer step, over all ranks.</summary>
+    [Range(1, 1 << 20)]
     public int GradientAccumulation { get; init; } = 1;
 
     /// <summary>CPU threads of a rank. Null: all cores.</summary>
+    [Range(1, 4096)]
     public int? Threads { get; init; }
 
     /// <summary>Steps between two reports (loss, tokens/s).</summary>
+    [Range(1, int.MaxValue)]
     public int ReportEvery { get; init; } = 1;
 }
 
 public sealed record OptimizerConfig
 {
+    [Range(0.0, 100.0, MinimumIsExclusive = true)]
     public double LearningRate { get; init; } = 1e-5;
+    [Range(0.0, 1.0, MaximumIsExclusive = true)]
     public double Beta1 { get; init; } = 0.9;
+    [Range(0.0, 1.0, MaximumIsExclusive = true)]
     public double Beta2 { get; init; } = 0.95;
+    [Range(0.0, 1.0, MinimumIsExclusive = true)]
     public double Epsilon { get; init; } = 1e-8;
 
     /// <summary>Decoupled weight decay on every trained parameter.</summary>
+    [Range(0.0, 100.0)]
     public double WeightDecay { get; init; } = 0.1;
 
     /// <summary>Global L2 norm above which gradients are scaled down. 0 turns clipping off.</summary>
+    [Range(0.0, double.MaxValue)]
     public double MaxGradientNorm { get; init; } = 1.0;
 
     public ScheduleKind Schedule { get; init; } = ScheduleKind.Cosine;
 
     /// <summary>Either this or <see cref="WarmupRatio"/>.</summary>
+    [Range(0, int.MaxValue)]
     public int? WarmupSteps { get; init; }
 
+    [Range(0.0, 1.0)]
     public double WarmupRatio { get; init; }
 
     /// <summary>Where cosine and linear end.</summary>
+    [Range(0.0, 100.0)]
     public double MinLearningRate { get; init; }
 }
 
@@ -168,9 +204,11 @@ public enum ScheduleKind { Cosine, Linear, Constant }
 public sealed record EvaluationConfig
 {
     /// <summary>Steps between two evaluations; always one at the end. Null: at the end only.</summary>
+    [Range(1, int.MaxValue)]
     public int? Every { get; init; }
 
     /// <summary>Documents of one evaluation at most. Null: all.</summary>
+    [Range(1, int.MaxValue)]
     public int? MaxDocuments { get; init; }
 }
 
@@ -180,21 +218,26 @@ public sealed record SamplesConfig
     /// <summary>User messages; each is rendered with the chat template.</summary>
     public IReadOnlyList<string> Prompts { get; init; } = [];
 
+    [Range(1, 1 << 20)]
     public int MaxNewTokens { get; init; } = 64;
 
     /// <summary>Steps between two rounds; always one at the end. Null: at the end only.</summary>
+    [Range(1, int.MaxValue)]
     public int? Every { get; init; }
 
     /// <summary>0 is greedy.</summary>
+    [Range(0.0, 100.0)]
     public double Temperature { get; init; }
 }
 
 public sealed record CheckpointConfig
 {
     /// <summary>Steps between two checkpoints; always one at the end. Null: at the end only.</summary>
+    [Range(1, int.MaxValue)]
     public int? Every { get; init; }
 
     /// <summary>Newest checkpoints kept; the best by evaluation loss is kept besides.</summary>
+    [Range(1, 100_000)]
     public int Keep { get; init; } = 2;
 
     /// <summary>A directory, or azblob://CONTAINER/PREFIX (account from AZURE_STORAGE_CONNECTION_STRING or

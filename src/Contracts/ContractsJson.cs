@@ -1,0 +1,20 @@
+using System.Text.Json.Serialization;
+
+namespace Trainer.Contracts;
+
+/// <summary>The one JSON of files and wire: snake_case, enums as in YAML, unknown members refused.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+    RespectNullableAnnotations = true,
+    WriteIndented = true,
+    Converters = [typeof(SpelledEnumConverter)])]
+[JsonSerializable(typeof(RankReport))]
+[JsonSerializable(typeof(RankReply))]
+[JsonSerializable(typeof(RankResult))]
+[JsonSerializable(typeof(JobView))]
+[JsonSerializable(typeof(JobList))]
+[JsonSerializable(typeof(SubmitRequest))]
+[JsonSerializable(typeof(CoordinatorInfo))]
+[JsonSerializable(typeof(ApiError))]
+public sealed partial class ContractsJson : JsonSerializerContext;

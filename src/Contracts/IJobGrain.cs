@@ -1,0 +1,32 @@
+using Orleans;
+
+namespace Trainer.Contracts;
+
+/// <summary>One job. Its key is the job id. Calls are short: training is never a call.</summary>
+[Alias("trainer.job.v1")]
+public interface IJobGrain : IGrainWithStringKey
+{
+    /// <summary>Creates the job; asked again, returns what there is.</summary>
+    [Alias("submit")]
+    Task<JobRecord> Submit(JobSpec spec);
+
+    /// <summary>Null when there is no such job.</summary>
+    [Alias("get")]
+    Task<JobRecord?> Get();
+
+    /// <summary>Ends the job after a last checkpoint; one that has ended stays as it is.</summary>
+    [Alias("cancel")]
+    Task<JobRecord?> Cancel();
+
+    /// <summary>Goes on with a paused, failed or cancelled job in a new attempt; any other stays as it is.</summary>
+    [Alias("resume")]
+    Task<JobRecord?> Resume();
+
+    /// <summary>A rank reports and receives its order.</summary>
+    [Alias("heartbeat")]
+    Task<RankOrder> Heartbeat(RankReport report);
+
+    /// <summary>Looks after the job at once: called when a coordinator starts.</summary>
+    [Alias("wake")]
+    Task Wake();
+}

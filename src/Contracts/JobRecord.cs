@@ -1,0 +1,92 @@
+using System.Collections.Immutable;
+using Orleans;
+
+namespace Trainer.Contracts;
+
+/// <summary>What a person asked for. Never changes.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.job-spec")]
+public sealed record JobSpec
+{
+    [Id(0)] public required JobId Id { get; init; }
+    [Id(1)] public required string Name { get; init; }
+
+    /// <summary>Larger runs earlier.</summary>
+    [Id(2)] public int Priority { get; init; }
+
+    /// <summary>The <see cref="JobConfig"/> as canonical JSON.</summary>
+    [Id(3)] public required string Config { get; init; }
+
+    /// <summary>Waits for a resume before its first attempt.</summary>
+    [Id(4)] public bool Paused { get; init; }
+}
+
+/// <summary>A process for ever: pids are used again, a pid with its start time (clock ticks since boot) is not.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.process-identity")]
+public sealed record ProcessIdentity
+{
+    [Id(0)] public required int Pid { get; init; }
+    [Id(1)] public required long StartTime { get; init; }
+}
+
+/// <summary>Failed attempts by class since the last attempt that got further.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.failure-counts")]
+public sealed record FailureCounts
+{
+    [Id(0)] public int Infrastructure { get; init; }
+    [Id(1)] public int Unknown { get; init; }
+
+    /// <summary>The newest checkpoint when it last failed: a later one shows progress and gives the budgets back.</summary>
+    [Id(2)] public int CheckpointStep { get; init; }
+}
+
+/// <summary>One line of a job's history.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.history-entry")]
+public sealed record HistoryEntry
+{
+    /// <summary>Counts up from 1 within a job, so that a reader knows what it has seen.</summary>
+    [Id(0)] public required int Sequence { get; init; }
+
+    [Id(1)] public required DateTimeOffset At { get; init; }
+    [Id(2)] public required string Text { get; init; }
+}
+
+/// <summary>The persisted truth about one job.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.job-record")]
+public sealed record JobRecord
+{
+    [Id(0)] public required JobSpec Spec { get; init; }
+    [Id(1)] public required JobStatus Status { get; init; }
+
+    /// <summary>Why it is in this status, for a person.</summary>
+    [Id(2)] public string? Reason { get; init; }
+
+    /// <summary>Counts up from 1 and is the fencing token of every side effect; 0 before the first attempt.</summary>
+    [Id(3)] public int Attempt { get; init; }
+
+    /// <summary>The rank process of the attempt, once known.</summary>
+    [Id(4)] public ProcessIdentity? Process { get; init; }
+
+    [Id(5)] public FailureCounts Failures { get; init; } = new();
+
+    /// <summary>The last report of the newest attempt. Persisted now and then, not each time.</summary>
+    [Id(6)] public RankReport? Progress { get; init; }
+
+    [Id(7)] public int? LastCheckpointStep { get; init; }
+    [Id(8)] public required DateTimeOffset SubmittedAt { get; init; }
+
+    /// <summary>Start of the first attempt.</summary>
+    [Id(9)] public DateTimeOffset? StartedAt { get; init; }
+
+    [Id(10)] public DateTimeOffset? EndedAt { get; init; }
+
+    /// <summary>When the next attempt is due (retrying).</summary>
+    [Id(11)] public DateTimeOffset? RetryAt { get; init; }
+
+    /// <summary>When the rank was asked to stop (stopping).</summary>
+    [Id(12)] public DateTimeOffset? StopAskedAt { get; init; }
+
+    /// <summary>The newest entries, oldest first.</summary>
+    [Id(13)] public ImmutableArray<HistoryEntry> History { get; init; } = [];
+
+    public JobId Id => Spec.Id;
+}

@@ -1,0 +1,39 @@
+using System.Text;
+
+namespace Trainer.Contracts;
+
+/// <summary>The folder of all local state: <c>TRAINER_HOME</c>, by default ~/.trainer.</summary>
+public sealed record TrainerHome(string Directory)
+{
+    // sun_path of a Unix socket address holds 108 bytes, the last of them 0.
+    private const int MaxSocketPath = 107;
+
+    public string Socket => Path.Combine(Directory, "coordinator.sock");
+    public string Database => Path.Combine(Directory, "coordinator.db");
+    public string Log => Path.Combine(Directory, "coordinator.log");
+    public string Pid => Path.Combine(Directory, "coordinator.pid");
+
+    /// <summary>Held by the coordinator as long as it lives.</summary>
+    public string Lock => Path.Combine(Directory, "coordinator.lock");
+
+    public string Jobs => Path.Combine(Directory, "jobs");
+
+    public JobFiles Job(JobId id) => new(Path.Combine(Jobs, id.Value));
+
+    /// <exception cref="ConfigException">The path is too long for a socket.</exception>
+    public static TrainerHome FromEnvironment() =>
+        At(Environment.GetEnvironmentVariable("TRAINER_HOME") is { Length: > 0 } given
+            ? given
+            : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".trainer"));
+
+    /// <exception cref="ConfigException">The path is too long for a socket.</exception>
+    public static TrainerHome At(string directory)
+    {
+        var home = new TrainerHome(Path.GetFullPath(directory));
+        int length = Encoding.UTF8.GetByteCount(home.Socket);
+        return length <= MaxSocketPath
+            ? home
+            : throw new ConfigException($"TRAINER_HOME {home.Directory}: the path is too long for a Unix socket "
+                + $"({length} bytes with coordinator.sock, {MaxSocketPath} fit); set TRAINER_HOME to a shorter path");
+    }
+}

@@ -1,0 +1,103 @@
+using System.Globalization;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Trainer.Contracts;
+
+namespace Trainer.Coordinator;
+
+/// <summary>One coordinator on one <see cref="TrainerHome"/>: owns the lock, the database and the socket as long as it lives.</summary>
+public sealed class CoordinatorHost : IAsyncDisposable
+{
+    private const long MaxBody = 2 << 20;
+    private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+
+    private readonly WebApplication _app;
+    private readonly FileStream _lock;
+    private readonly TrainerHome _home;
+
+    private CoordinatorHost(TrainerHome home, WebApplication app, FileStream held)
+    {
+        _home = home;
+        _app = app;
+        _lock = held;
+    }
+
+    /// <summary>Starts to answer on the socket.</summary>
+    /// <exception cref="CoordinatorRunningException">Another process serves this home.</exception>
+    public static async Task<CoordinatorHost> StartAsync(TrainerHome home, CoordinatorOptions options, CancellationToken cancellationToken = default)
+    {
+        Directory.CreateDirectory(home.Directory, OwnerOnly | UnixFileMode.UserExecute);
+        FileStream held = TakeLock(home);
+        try
+        {
+            // A socket file without the lock is left from a killed coordinator.
+            File.Delete(home.Socket);
+            await File.WriteAllTextAsync(home.Pid, Environment.ProcessId.ToString(CultureInfo.InvariantCulture), cancellationToken);
+            WebApplication app = Build(home, options);
+            await app.StartAsync(cancellationToken);
+            File.SetUnixFileMode(home.Socket, OwnerOnly);
+            return new CoordinatorHost(home, app, held);
+        }
+        catch
+        {
+            await held.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Returns after SIGTERM, Ctrl-C or a stop request. Ranks go on.</summary>
+    public Task WaitForShutdownAsync(CancellationToken cancellationToken = default) => _app.WaitForShutdownAsync(cancellationToken);
+
+    public async ValueTask DisposeAsync()
+    {
+        await _app.StopAsync();
+        await _app.DisposeAsync();
+        File.Delete(_home.Pid);
+        await _lock.DisposeAsync();
+    }
+
+    private static WebApplication Build(TrainerHome home, CoordinatorOptions options)
+    {
+        WebApplicationBuilder builder = WebApplication.CreateSlimBuilder();
+        builder.Logging.AddSimpleConsole(console =>
+        {
+            console.SingleLine = true;
+            console.UseUtcTimestamp = true;
+            console.TimestampFormat = "yyyy-MM-ddTHH:mm:ss.fffZ ";
+        });
+        builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
+        builder.WebHost.ConfigureKestrel(kestrel =>
+        {
+            kestrel.Limits.MaxRequestBodySize = MaxBody;
+            kestrel.ListenUnixSocket(home.Socket);
+        });
+        builder.Services.AddSingleton(home);
+        builder.Services.AddSingleton(options);
+        builder.Services.AddSingleton<RankProcesses>();
+        builder.Services.AddSingleton<JobApi>();
+        builder.AddSilo(home);
+        builder.Services.AddHostedService<WakeUp>();
+        WebApplication app = builder.Build();
+        app.UseApiErrors(app.Logger);
+        app.Services.GetRequiredService<JobApi>().Map(app);
+        return app;
+    }
+
+    private static FileStream TakeLock(TrainerHome home)
+    {
+        try
+        {
+            return new FileStream(home.Lock, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (IOException)
+        {
+            throw new CoordinatorRunningException(home);
+        }
+    }
+}
+
+public sealed class CoordinatorRunningException(TrainerHome home)
+    : Exception($"a coordinator already serves {home.Directory}; stop it with \"trainer stop\", or set TRAINER_HOME to another folder");
