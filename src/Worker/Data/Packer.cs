@@ -40,7 +40,7 @@ public sealed class Packer
     public StepBatches Next(long cursor)
     {
         (List<int>[] plan, long next) = Plan(cursor);
-        PackedBatch[] batches = [.. plan.Select(Pack)];
+        PackedBatch[] batches = [.. plan.Select(documents => Pack(_data, documents))];
         return new StepBatches(batches, next, batches.Sum(batch => (long)batch.TrainedTokens));
     }
 
@@ -110,9 +110,10 @@ public sealed class Packer
         }
     }
 
-    private PackedBatch Pack(List<int> documents)
+    /// <summary>One batch of exactly these documents.</summary>
+    public static PackedBatch Pack(PreparedDataset data, IReadOnlyList<int> documents)
     {
-        int total = documents.Sum(_data.Length);
+        int total = documents.Sum(data.Length);
         var tokens = new int[total];
         var labels = new long[total];
         var positions = new int[total];
@@ -120,7 +121,7 @@ public sealed class Packer
         int trained = 0;
         for (int d = 0, start = 0; d < documents.Count; d++)
         {
-            ReadOnlySpan<PreparedToken> document = _data[documents[d]];
+            ReadOnlySpan<PreparedToken> document = data[documents[d]];
             for (int i = 0; i < document.Length; i++)
             {
                 tokens[start + i] = document[i].Id;

@@ -35,7 +35,7 @@ public sealed class PreparedData : IDisposable
     {
         Directory.CreateDirectory(cacheDirectory);
         var documents = new DocumentTokenizer(tokenizer, template);
-        var split = new HeldOutSplit(seed, data.Eval.Count > 0 ? 0 : data.EvalFraction);
+        HeldOutSplit split = Split(data, seed);
         string fingerprint = Fingerprint(data, data.Train, split, tokenizer, template.Kind);
         string trainPath = PathOf(cacheDirectory, "train", fingerprint);
         string heldOutPath = PathOf(cacheDirectory, "held-out", fingerprint);
@@ -68,6 +68,10 @@ public sealed class PreparedData : IDisposable
                 ?? Build(data, data.Eval, none, documents, evalFingerprint, evalPath, heldOutPath).Main;
         }
     }
+
+    /// <summary>The fingerprint that <see cref="Train"/>'s certificate has or will have; reads the sources, tokenises nothing.</summary>
+    public static string TrainFingerprint(DataConfig data, int seed, Tokenizer tokenizer, ChatTemplate template) =>
+        Fingerprint(data, data.Train, Split(data, seed), tokenizer, template.Kind);
 
     public void Dispose()
     {
@@ -131,6 +135,8 @@ public sealed class PreparedData : IDisposable
                 $"eval_fraction {fraction} holds out no usable document of {documents}; raise it, or name a dataset as data.eval"));
         }
     }
+
+    private static HeldOutSplit Split(DataConfig data, int seed) => new(seed, data.Eval.Count > 0 ? 0 : data.EvalFraction);
 
     private static string PathOf(string directory, string name, string fingerprint) =>
         Path.Combine(directory, $"{name}-{fingerprint[..16]}.tokens");
