@@ -15,10 +15,15 @@ public static class DataPreflight
         var problems = new ProblemList();
         DocumentTokenizer? tokenizer = null;
         Attempt(problems, () => tokenizer = LoadTokenizer(config));
-        CheckAll(config.Data, config.Data.Train, tokenizer, problems);
+        int documents = CheckAll(config.Data, config.Data.Train, tokenizer, problems);
+        var split = new HeldOutSplit(config.Seed, config.Data.EvalFraction);
         if (config.Data.Eval.Count > 0)
         {
             CheckAll(config.Data, config.Data.Eval, tokenizer, problems);
+        }
+        else if (split.Fraction > 0 && documents > 0 && !Enumerable.Range(0, documents).Any(i => split.Contains(i)))
+        {
+            problems.Add(PreparedData.NothingHeldOut(split.Fraction, documents).Message);
         }
 
         return problems.Sentences;
@@ -56,7 +61,8 @@ public static class DataPreflight
         return new DocumentTokenizer(Tokenizer.Load(directory), ChatTemplate.Create(kind, ChatOptions.From(config.Data)));
     }
 
-    private static void CheckAll(
+    /// <summary>Documents that could be read.</summary>
+    private static int CheckAll(
         DataConfig data, IReadOnlyList<DatasetConfig> datasets, DocumentTokenizer? tokenizer, ProblemList problems)
     {
         int before = problems.Count;
@@ -83,6 +89,8 @@ public static class DataPreflight
             };
             problems.Add(PreparedData.NothingTrained(certificate, datasets, data.MaxLength).Message);
         }
+
+        return documents;
 
         void CheckDocument(Document document)
         {

@@ -44,6 +44,8 @@ internal sealed class MergeTable(Dictionary<long, MergeTable.Merge> merges)
     private int[] Apply(Span<int> tokens, Span<int> previous, Span<int> next)
     {
         int n = tokens.Length;
+
+        // By rank, then position, in one number.
         var queue = new PriorityQueue<Candidate, long>();
         for (int i = 0; i < n; i++)
         {
@@ -89,12 +91,9 @@ internal sealed class MergeTable(Dictionary<long, MergeTable.Merge> merges)
 
     private void Enqueue(PriorityQueue<Candidate, long> queue, Span<int> tokens, int left, int right)
     {
-        if (right < tokens.Length)
+        if (right < tokens.Length && _merges.TryGetValue(Key(tokens[left], tokens[right]), out Merge merge))
         {
-            if (_merges.TryGetValue(Key(tokens[left], tokens[right]), out Merge merge))
-            {
-                queue.Enqueue(new Candidate(left, tokens[left], tokens[right], merge.Token), ((long)merge.Rank << 32) | (uint)left);
-            }
+            queue.Enqueue(new Candidate(left, tokens[left], tokens[right], merge.Token), ((long)merge.Rank << 32) | (uint)left);
         }
     }
 }

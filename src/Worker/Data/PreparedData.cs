@@ -79,6 +79,19 @@ public sealed class PreparedData : IDisposable
         Eval?.Dispose();
     }
 
+    internal static JobInputException NothingTrained(DataCertificate certificate, IReadOnlyList<DatasetConfig> datasets, int maxLength)
+    {
+        string files = string.Join(", ", datasets.Select(dataset => dataset.Path));
+        string reason = certificate.Dropped > 0
+            ? $"{certificate.Dropped} are longer than max_length {maxLength} and {certificate.WithoutTrainedTokens} hold"
+            : "they hold";
+        return new JobInputException($"{files}: no token of the {certificate.Documents} documents would be trained: {reason} no text "
+            + $"of an assistant within the first {maxLength} tokens; add assistant turns, raise max_length, or set train_on_prompt: true");
+    }
+
+    internal static JobInputException NothingHeldOut(double fraction, long documents) => new(FormattableString.Invariant(
+        $"eval_fraction {fraction} holds out no usable document of {documents}; raise it, or name a dataset as data.eval"));
+
     private static (PreparedDataset Main, PreparedDataset? HeldOut) Build(
         DataConfig data, IReadOnlyList<DatasetConfig> datasets, HeldOutSplit split, DocumentTokenizer tokenizer,
         string fingerprint, string mainPath, string heldOutPath)
@@ -95,46 +108,23 @@ public sealed class PreparedData : IDisposable
             index++;
         }
 
-        RequireTrainedTokens(main.Certify(), datasets, data.MaxLength);
-        if (heldOut is not null)
+        if (main.Certify() is { Kept: 0 } nothing)
         {
-            RequireHeldOut(heldOut.Certify(), data.EvalFraction, index);
-            heldOut.Commit();
+            throw NothingTrained(nothing, datasets, data.MaxLength);
         }
 
+        if (heldOut?.Certify().Kept == 0)
+        {
+            throw NothingHeldOut(data.EvalFraction, index);
+        }
+
+        heldOut?.Commit();
         main.Commit();
         return (Open(mainPath, fingerprint), heldOut is null ? null : Open(heldOutPath, fingerprint));
     }
 
     private static PreparedDataset Open(string path, string fingerprint) => PreparedDataset.TryOpen(path, fingerprint)
         ?? throw new IOException($"{path}: was written but cannot be read back; check the disk.");
-
-    private static void RequireTrainedTokens(DataCertificate certificate, IReadOnlyList<DatasetConfig> datasets, int maxLength)
-    {
-        if (certificate.Kept == 0)
-        {
-            throw NothingTrained(certificate, datasets, maxLength);
-        }
-    }
-
-    internal static JobInputException NothingTrained(DataCertificate certificate, IReadOnlyList<DatasetConfig> datasets, int maxLength)
-    {
-        string files = string.Join(", ", datasets.Select(dataset => dataset.Path));
-        string reason = certificate.Dropped > 0
-            ? $"{certificate.Dropped} are longer than max_length {maxLength} and {certificate.WithoutTrainedTokens} hold"
-            : "they hold";
-        return new JobInputException($"{files}: no token of the {certificate.Documents} documents would be trained: {reason} no text "
-            + $"of an assistant within the first {maxLength} tokens; add assistant turns, raise max_length, or set train_on_prompt: true");
-    }
-
-    private static void RequireHeldOut(DataCertificate certificate, double fraction, long documents)
-    {
-        if (certificate.Kept == 0)
-        {
-            throw new JobInputException(FormattableString.Invariant(
-                $"eval_fraction {fraction} holds out no usable document of {documents}; raise it, or name a dataset as data.eval"));
-        }
-    }
 
     private static HeldOutSplit Split(DataConfig data, int seed) => new(seed, data.Eval.Count > 0 ? 0 : data.EvalFraction);
 

@@ -57,6 +57,15 @@ public sealed class DataPreflightTests : IDisposable
     }
 
     [Fact]
+    public void A_share_that_holds_nothing_out_is_a_problem()
+    {
+        JobConfig job = Job(Dataset("a", Good, Good));
+        job = job with { Data = job.Data with { EvalFraction = 0.01 } };
+        Assert.Contains("eval_fraction 0.01 holds out no usable document of 2", Assert.Single(DataPreflight.Check(job)), StringComparison.Ordinal);
+        Assert.Empty(DataPreflight.Check(job with { Data = job.Data with { EvalFraction = 0.5 } }));
+    }
+
+    [Fact]
     public void At_most_twenty_problems_are_listed()
     {
         IReadOnlyList<string> problems = Check(Dataset("a", [.. Enumerable.Repeat("{", 50)]));
