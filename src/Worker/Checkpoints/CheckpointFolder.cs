@@ -51,7 +51,7 @@ internal sealed class CheckpointFolder
     }
 
     /// <summary>The newest manifest, or null when it is gone.</summary>
-    /// <exception cref="InvalidDataException">It is damaged.</exception>
+    /// <exception cref="InvalidDataException">It is damaged; the message names it.</exception>
     public async Task<CheckpointManifest?> ReadManifestAsync(ICheckpointStore store, CancellationToken cancellationToken)
     {
         try
@@ -64,6 +64,10 @@ internal sealed class CheckpointFolder
         catch (FileNotFoundException)
         {
             return null;
+        }
+        catch (InvalidDataException e)
+        {
+            throw new InvalidDataException($"{ManifestPath}: {e.Message}", e);
         }
     }
 

@@ -60,7 +60,7 @@ public sealed record CheckpointManifest
         Files.FirstOrDefault(file => file.Kind == CheckpointFileKind.Attachment && file.Name == name);
 
     /// <summary>Indented JSON whose last property is the SHA-256 of all bytes before it.</summary>
-    internal byte[] ToBytes()
+    public byte[] ToBytes()
     {
         byte[] json = JsonSerializer.SerializeToUtf8Bytes(this, CheckpointJson.Default.CheckpointManifest);
         byte[] body = json[..^"\n}".Length];
@@ -69,7 +69,7 @@ public sealed record CheckpointManifest
 
     /// <exception cref="InvalidDataException">Any byte differs from what was written, or it contradicts itself.</exception>
     /// <exception cref="JobInputException">A newer version of the program wrote it.</exception>
-    internal static CheckpointManifest Parse(ReadOnlySpan<byte> bytes)
+    public static CheckpointManifest Parse(ReadOnlySpan<byte> bytes)
     {
         int seal = bytes.LastIndexOf(SealStart);
         if (seal < 0 || !bytes[seal..].SequenceEqual(Seal(bytes[..seal])))
@@ -137,7 +137,14 @@ public sealed record CheckpointFile(string Path, long Length, string Sha256, Che
 }
 
 /// <summary>Shard: a rank's tensors as safetensors. Attachment: any small file.</summary>
-public enum CheckpointFileKind { Shard, Attachment }
+public enum CheckpointFileKind
+{
+    [JsonStringEnumMemberName("shard")]
+    Shard,
+
+    [JsonStringEnumMemberName("attachment")]
+    Attachment,
+}
 
 /// <summary>Why a checkpoint is never used again.</summary>
 internal sealed record QuarantineMarker(long Step, string Reason, DateTimeOffset Time);

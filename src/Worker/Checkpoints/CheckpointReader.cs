@@ -128,7 +128,7 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         }
         catch (InvalidDataException e)
         {
-            wrong = $"{folder.ManifestPath}: {e.Message}";
+            wrong = e.Message;
         }
 
         return wrong is null

@@ -65,7 +65,7 @@ public sealed record CheckpointWriterOptions
 
     public TimeProvider Time { get; init; } = TimeProvider.System;
 
-    /// <summary>Called on the saving thread when a checkpoint is committed.</summary>
+    /// <summary>Called on the saving thread when the step's checkpoint is committed, by this attempt or by one before.</summary>
     public Action<CheckpointManifest>? Committed { get; init; }
 
     /// <summary>

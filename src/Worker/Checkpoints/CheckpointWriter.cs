@@ -28,7 +28,7 @@ public sealed class CheckpointWriter : IAsyncDisposable
     public bool IsSaving => !_saving.IsCompleted;
 
     /// <summary>Waits for the save before, then starts this one. Takes the snapshot over, whatever happens.</summary>
-    /// <exception cref="Exception">The failure of an earlier save.</exception>
+    /// <exception cref="Exception">The failure of an earlier save; <see cref="AttemptReplacedException"/> when a newer attempt writes here.</exception>
     public async Task BeginSaveAsync(CheckpointSnapshot snapshot, CancellationToken cancellationToken)
     {
         try
@@ -68,8 +68,10 @@ public sealed class CheckpointWriter : IAsyncDisposable
     {
         using (snapshot)
         {
-            if (await IsCommittedAsync(snapshot.Step, cancellationToken))
+            // An attempt that died after its commit leaves a good checkpoint of the step: its files must not be touched.
+            if (await FindCommittedAsync(snapshot.Step, cancellationToken) is { } committed)
             {
+                _options.Committed?.Invoke(committed);
                 return;
             }
 
@@ -89,18 +91,23 @@ public sealed class CheckpointWriter : IAsyncDisposable
         }
     }
 
-    // An attempt that died after the commit, or lost only its answer, leaves a good checkpoint of the step: never touch its files.
-    private async Task<bool> IsCommittedAsync(long step, CancellationToken cancellationToken)
+    private async Task<CheckpointManifest?> FindCommittedAsync(long step, CancellationToken cancellationToken)
     {
         CheckpointFolder? folder = (await CheckpointFolder.ListAsync(_store, cancellationToken)).FirstOrDefault(f => f.Step == step);
         if (folder is not { HasManifest: true, IsQuarantined: false }
             || await folder.ReadManifestAsync(_store, cancellationToken) is not { } manifest)
         {
-            return false;
+            return null;
         }
 
-        RequireOurs(manifest);
-        return true;
+        if (manifest.Fingerprint != _author.Fingerprint)
+        {
+            throw CheckpointReader.OfAnotherJob(_store, manifest, _author.Job, _author.Fingerprint);
+        }
+
+        return manifest.Attempt <= _author.Attempt
+            ? manifest
+            : throw Replaced($"attempt {manifest.Attempt} committed step {step}");
     }
 
     private async Task<IReadOnlyList<CheckpointFile>> WriteFilesAsync(CheckpointSnapshot snapshot, CancellationToken cancellationToken)
@@ -175,13 +182,12 @@ public sealed class CheckpointWriter : IAsyncDisposable
         RequireStored(folder, manifest);
 
         await EnterAsync(CheckpointPhase.BeforeManifest);
-        if (!await _store.TryCreateAsync(folder.NextManifestPath, manifest.ToBytes(), cancellationToken))
-        {
-            throw Replaced($"another attempt committed step {manifest.Step} at the same time");
-        }
-
+        CheckpointManifest? committed = await _store.TryCreateAsync(folder.NextManifestPath, manifest.ToBytes(), cancellationToken)
+            ? manifest
+            : await FindCommittedAsync(manifest.Step, cancellationToken);
         await EnterAsync(CheckpointPhase.AfterManifest);
-        _options.Committed?.Invoke(manifest);
+        _options.Committed?.Invoke(
+            committed ?? throw new InvalidDataException($"{_store.Address}: {folder.NextManifestPath} appeared and went while it was committed"));
     }
 
     private void RequireNotReplaced(IReadOnlyList<CheckpointFolder> folders)
@@ -206,20 +212,7 @@ public sealed class CheckpointWriter : IAsyncDisposable
         }
     }
 
-    private void RequireOurs(CheckpointManifest manifest)
-    {
-        if (manifest.Fingerprint != _author.Fingerprint)
-        {
-            throw CheckpointReader.OfAnotherJob(_store, manifest, _author.Job, _author.Fingerprint);
-        }
-
-        if (manifest.Attempt > _author.Attempt)
-        {
-            throw Replaced($"attempt {manifest.Attempt} committed step {manifest.Step}");
-        }
-    }
-
-    private InvalidOperationException Replaced(string how) =>
+    private AttemptReplacedException Replaced(string how) =>
         new($"{_store.Address}: job '{_author.Job}', attempt {_author.Attempt}: {how}; this attempt has been replaced and must stop");
 
     private ValueTask EnterAsync(CheckpointPhase phase) => _options.Phase?.Invoke(phase) ?? ValueTask.CompletedTask;

@@ -5,7 +5,7 @@ namespace Trainer.Worker.Checkpoints;
 /// <summary>A safetensors file opened for reading. Reads go straight to the caller's memory and may run in parallel.</summary>
 public sealed class SafetensorsFile : IDisposable
 {
-    private const int MaxRead = 1 << 30;
+    private const int MaxRead = 64 << 20;
     private readonly SafeFileHandle _handle;
     private readonly Dictionary<string, TensorEntry> _byName;
 

@@ -80,7 +80,7 @@ public sealed class SafetensorsWriter
     private static byte[] Header(IReadOnlyList<TensorSpec> tensors, IReadOnlyDictionary<string, string>? metadata)
     {
         ArrayBufferWriter<byte> buffer = new();
-        buffer.Advance(SafetensorsHeader.PrefixLength);
+        buffer.Write(stackalloc byte[SafetensorsHeader.PrefixLength]);
         using (Utf8JsonWriter json = new(buffer, new JsonWriterOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }))
         {
             json.WriteStartObject();

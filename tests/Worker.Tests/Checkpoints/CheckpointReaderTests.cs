@@ -4,7 +4,7 @@ using Trainer.Worker.Checkpoints;
 namespace Trainer.Worker.Tests.Checkpoints;
 
 /// <summary>Three committed checkpoints, steps 10, 20 and 30; then something happens to the newest.</summary>
-public sealed class CheckpointReaderTests : IAsyncLifetime
+public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
 {
     private const string Shard = "step-00000030/attempt-1/rank-0.safetensors";
     private const string History = "step-00000030/attempt-1/history.jsonl";
@@ -22,11 +22,9 @@ public sealed class CheckpointReaderTests : IAsyncLifetime
         await writer.SaveAsync(30, 3.0);
     }
 
-    public Task DisposeAsync()
-    {
-        _directory.Dispose();
-        return Task.CompletedTask;
-    }
+    public Task DisposeAsync() => Task.CompletedTask;
+
+    public void Dispose() => _directory.Dispose();
 
     [Theory]
     [InlineData(Shard)]

@@ -133,33 +133,56 @@ public sealed class CheckpointWriterTests(Azurite azurite) : IDisposable
         await using CheckpointWriter zombie = Checkpointing.Writer(Store, attempt: 1);
         await using CheckpointWriter current = Checkpointing.Writer(Store, attempt: 2);
         await current.SaveAsync(10);
-        InvalidOperationException error = await Assert.ThrowsAsync<InvalidOperationException>(() => zombie.SaveAsync(20));
+        AttemptReplacedException error = await Assert.ThrowsAsync<AttemptReplacedException>(() => zombie.SaveAsync(20));
         Assert.Contains("attempt 1: attempt 2 writes to the store", error.Message, StringComparison.Ordinal);
         Assert.Equal(10, (await Checkpointing.FindNewestAsync(Store)).Manifest!.Step);
     }
 
     [Fact]
-    public async Task Of_two_attempts_that_commit_a_step_at_once_one_wins_and_its_checkpoint_is_whole()
+    public async Task An_attempt_that_is_replaced_while_it_commits_loses()
     {
-        TaskCompletionSource firstIsReady = new(), secondIsDone = new();
-        await using CheckpointWriter first = Checkpointing.Writer(Store, attempt: 1, phase: async phase =>
-        {
-            if (phase == CheckpointPhase.BeforeManifest)
-            {
-                firstIsReady.SetResult();
-                await secondIsDone.Task;
-            }
-        });
-        await using CheckpointWriter second = Checkpointing.Writer(Store, attempt: 2);
-        await first.BeginSaveAsync(Checkpointing.Snapshot(10), default);
-        await firstIsReady.Task;
-        await second.SaveAsync(10);
-        secondIsDone.SetResult();
+        await using CheckpointWriter current = Checkpointing.Writer(Store, attempt: 2);
+        await using CheckpointWriter zombie = Checkpointing.Writer(Store, attempt: 1, phase: phase =>
+            phase == CheckpointPhase.BeforeManifest ? new ValueTask(current.SaveAsync(10)) : default);
+        await Assert.ThrowsAsync<AttemptReplacedException>(() => zombie.SaveAsync(10));
 
-        await Assert.ThrowsAsync<InvalidOperationException>(first.CompleteAsync);
         CheckpointManifest manifest = (await Checkpointing.FindNewestAsync(Store)).Manifest!;
         Assert.Equal(2, manifest.Attempt);
         await Checkpointing.RequireContentAsync(Store, manifest);
+    }
+
+    [Fact]
+    public async Task An_older_attempt_that_commits_the_step_first_does_not_stop_the_current_one()
+    {
+        TaskCompletionSource zombieMayCommit = new(), zombieIsReady = new();
+        await using CheckpointWriter zombie = Checkpointing.Writer(Store, attempt: 1, phase: async phase =>
+        {
+            if (phase == CheckpointPhase.BeforeManifest)
+            {
+                zombieIsReady.SetResult();
+                await zombieMayCommit.Task;
+            }
+        });
+        await zombie.BeginSaveAsync(Checkpointing.Snapshot(10), default);
+        await zombieIsReady.Task;
+        List<int> committed = [];
+        await using CheckpointWriter current = new(Store, Checkpointing.Author(2), new CheckpointWriterOptions
+        {
+            Committed = manifest => committed.Add(manifest.Attempt),
+            Phase = async phase =>
+            {
+                if (phase == CheckpointPhase.BeforeManifest && zombieMayCommit.TrySetResult())
+                {
+                    await zombie.CompleteAsync();
+                }
+            },
+        });
+        await current.SaveAsync(10);
+        await current.SaveAsync(20);
+
+        Assert.Equal([1, 2], committed);
+        CheckpointReader reader = new(Store, TimeProvider.System);
+        Assert.Equal([(20L, 2), (10L, 1)], (await reader.VerifyAsync(default)).Select(f => (f.Step, f.Manifest!.Attempt)));
     }
 
     [Fact]

@@ -192,24 +192,33 @@ public sealed class SafetensorsTests : IDisposable
         Assert.True(refused > (whole.Length - 34) / 2, $"{refused} refused");
     }
 
-    // Sparse, so that it takes no space: the middle of a tensor past 2 GiB is where its marker is.
+    // Sparse, so that it takes no space on the disk.
     [Fact]
-    public void A_tensor_beyond_2_GiB_reads_into_native_memory()
+    public void A_tensor_longer_than_one_read_and_beyond_4_GiB_reads_into_native_memory()
     {
-        const long Length = (1L << 31) + 4096;
-        string path = Write($$"""{"big":{"dtype":"U8","shape":[{{Length}}],"data_offsets":[0,{{Length}}]}}""", 0);
-        long start = new FileInfo(path).Length;
+        const long Before = (1L << 32) + 5;
+        const long Length = (130L << 20) + 3;
+        string path = Write(
+            $$"""{"before":{"dtype":"U8","shape":[{{Before}}],"data_offsets":[0,{{Before}}] },"far":{"dtype":"U8","shape":[{{Length}}],"data_offsets":[{{Before}},{{Before + Length}}] } }""", 0);
+        long start = new FileInfo(path).Length + Before;
         using (FileStream stream = File.OpenWrite(path))
         {
             stream.SetLength(start + Length);
-            stream.Position = start + Length - 3;
-            stream.WriteByte(42);
+            foreach (long position in new[] { 0, 64L << 20, 128L << 20, Length - 1 })
+            {
+                stream.Position = start + position;
+                stream.WriteByte((byte)(1 + (position >> 20)));
+            }
         }
 
         using SafetensorsFile file = SafetensorsFile.Open(path);
         using NativeBuffer buffer = NativeBuffer.Allocate(Length);
-        file.Read(file.Tensors[0], buffer.Pointer, Length);
-        Assert.Equal([0, 42, 0, 0], buffer.AsSpan(Length - 4, 4).ToArray());
+        file.Read(file.Find("far")!, buffer.Pointer, Length);
+        Assert.Equal([1, 0], buffer.AsSpan(0, 2).ToArray());
+        Assert.Equal([0, 65, 0], buffer.AsSpan((64L << 20) - 1, 3).ToArray());
+        Assert.Equal([0, 129, 0], buffer.AsSpan((128L << 20) - 1, 3).ToArray());
+        Assert.Equal([0, 131], buffer.AsSpan(Length - 2, 2).ToArray());
+        Assert.Throws<ArgumentException>(() => file.Read(file.Find("far")!, buffer.Pointer, Length - 1));
     }
 
     [Fact]

@@ -15,7 +15,7 @@ public sealed class MetricsLogTests : IDisposable
         Random random = new(5);
         MetricsRecord[] records = [.. Enumerable.Range(1, 200).Select(step => Record(step) with
         {
-            Loss = BitConverter.Int64BitsToDouble(random.NextInt64() & long.MaxValue),
+            Loss = Math.Pow(random.NextDouble(), random.Next(-300, 300)),
             EvalLoss = step % 2 == 0 ? random.NextDouble() : null,
             GradNorm = step == 7 ? double.PositiveInfinity : random.NextDouble() / 3,
         })];
