@@ -138,7 +138,7 @@ public sealed partial class JobGrain(
     private AttemptEvent? LookAtRank(JobRecord job, DateTimeOffset now)
     {
         ProcessIdentity? process = job.Process ?? ranks.Find(Id, job.Attempt);
-        if (process is not null && RankProcesses.IsAlive(process))
+        if (process is not null && DetachedProcess.IsAlive(process))
         {
             if (job.Process is null)
             {

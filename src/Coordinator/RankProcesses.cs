@@ -1,6 +1,4 @@
-using System.Diagnostics;
 using System.Globalization;
-using System.Reflection;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -14,30 +12,19 @@ public sealed class RankProcesses(TrainerHome home, CoordinatorOptions options, 
     private const string JobVariable = "TRAINER_JOB_DIR";
     private const string AttemptVariable = "TRAINER_ATTEMPT";
 
-    // Redirects, then becomes the rank: same pid, no pipe to the coordinator.
-    private const string Script = """exec "$@" >>"$0/stdout.log" 2>>"$0/stderr.log" </dev/null""";
-
     private static readonly TimeSpan s_deathTakes = TimeSpan.FromSeconds(10);
 
     public ProcessIdentity Start(JobId job, int attempt)
     {
         JobFiles files = home.Job(job);
-        string folder = files.Attempt(attempt).Directory;
-        Directory.CreateDirectory(folder);
-        var start = new ProcessStartInfo("setsid") { UseShellExecute = false, WorkingDirectory = files.Directory };
-        string[] arguments = ["--job-dir", files.Directory, "--attempt", attempt.ToString(CultureInfo.InvariantCulture), "--socket", home.Socket];
-        foreach (string argument in (string[])["/bin/sh", "-c", Script, folder, .. options.RankCommand ?? Self(), .. arguments])
-        {
-            start.ArgumentList.Add(argument);
-        }
-        start.Environment[JobVariable] = files.Directory;
-        start.Environment[AttemptVariable] = attempt.ToString(CultureInfo.InvariantCulture);
-        using Process process = Process.Start(start)!;
-        // A rank that has ended already is told by its result, or by being gone.
-        return ProcessTable.Find(process.Id) ?? new ProcessIdentity { Pid = process.Id, StartTime = 0 };
+        AttemptFiles own = files.Attempt(attempt);
+        Directory.CreateDirectory(own.Directory);
+        string number = attempt.ToString(CultureInfo.InvariantCulture);
+        return DetachedProcess.Start(
+            [.. options.RankCommand ?? DetachedProcess.Self("rank"), "--job-dir", files.Directory, "--attempt", number, "--socket", home.Socket],
+            own.Stdout, own.Stderr, files.Directory,
+            new Dictionary<string, string> { [JobVariable] = files.Directory, [AttemptVariable] = number });
     }
-
-    public static bool IsAlive(ProcessIdentity process) => ProcessTable.IsAlive(process);
 
     /// <summary>The first process of an attempt that a coordinator before this one started; null when none lives.</summary>
     public ProcessIdentity? Find(JobId job, int attempt) =>
@@ -70,9 +57,4 @@ public sealed class RankProcesses(TrainerHome home, CoordinatorOptions options, 
         string? entry = environment.Split('\0').FirstOrDefault(entry => entry.StartsWith(AttemptVariable + "=", StringComparison.Ordinal));
         return int.TryParse(entry.AsSpan(entry is null ? 0 : AttemptVariable.Length + 1), CultureInfo.InvariantCulture, out int attempt) ? attempt : 0;
     }
-
-    /// <summary>This executable, as it was started: by its own host, or by dotnet.</summary>
-    private static string[] Self() => Path.GetFileNameWithoutExtension(Environment.ProcessPath) is "dotnet"
-        ? [Environment.ProcessPath!, Assembly.GetEntryAssembly()!.Location, "rank"]
-        : [Environment.ProcessPath!, "rank"];
 }

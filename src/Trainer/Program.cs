@@ -1,1 +1,22 @@
-Console.WriteLine("trainer");
+using System.CommandLine;
+using Trainer.Cli;
+using Trainer.Cli.Commands;
+using Trainer.Contracts;
+
+// What is checked before a job is submitted, besides the configuration itself. Problems are shown; nothing is started.
+Func<JobConfig, IReadOnlyList<string>> preflight = InputFiles.Check;
+
+var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --follow\" trains, and a killed job goes on where it was.")
+{
+    Submit.Create(preflight),
+    Validate.Create(preflight),
+    List.Create(),
+    Status.Create(),
+    Logs.Create(),
+    Metrics.Create(),
+    Cancel.Create(),
+    Resume.Create(),
+    Serve.Create(),
+    Stop.Create(),
+};
+return await CommandLine.RunAsync(root, args);

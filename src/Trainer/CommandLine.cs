@@ -1,0 +1,59 @@
+using System.CommandLine;
+using System.CommandLine.Parsing;
+using System.Net;
+using Trainer.Contracts;
+
+namespace Trainer.Cli;
+
+/// <summary>Runs a command line and turns every error that a user can cure into lines on stderr and an exit code.</summary>
+internal static class CommandLine
+{
+    public static async Task<int> RunAsync(RootCommand root, string[] args)
+    {
+        ParseResult command = root.Parse(args.Length == 0 ? ["--help"] : args, new ParserConfiguration { ResponseFileTokenReplacer = null });
+        if (command.Errors.Count > 0 && command.Action is not null and not System.CommandLine.Help.HelpAction)
+        {
+            foreach (ParseError error in command.Errors)
+            {
+                await Console.Error.WriteLineAsync(error.Message);
+            }
+            await Console.Error.WriteLineAsync($"See \"trainer {(command.CommandResult.Command == root ? "" : command.CommandResult.Command.Name + " ")}--help\".");
+            return ExitCode.Usage;
+        }
+        try
+        {
+            return await command.InvokeAsync(new InvocationConfiguration
+            {
+                EnableDefaultExceptionHandler = false,
+                ProcessTerminationTimeout = TimeSpan.FromSeconds(10),
+            });
+        }
+        catch (ConfigException error)
+        {
+            foreach (string problem in error.Problems)
+            {
+                await Console.Error.WriteLineAsync(problem);
+            }
+            return ExitCode.Usage;
+        }
+        catch (CoordinatorException error)
+        {
+            await Console.Error.WriteLineAsync(error.Message);
+            return error.Status switch
+            {
+                HttpStatusCode.NotFound => ExitCode.NotFound,
+                HttpStatusCode.BadRequest or HttpStatusCode.Conflict => ExitCode.Usage,
+                _ => ExitCode.Unreachable,
+            };
+        }
+        catch (OperationCanceledException)
+        {
+            return ExitCode.Detached;
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            await Console.Error.WriteLineAsync(error.Message);
+            return ExitCode.Usage;
+        }
+    }
+}

@@ -1,0 +1,54 @@
+using System.CommandLine;
+using System.Text.Json;
+using Trainer.Contracts;
+
+namespace Trainer.Cli.Commands;
+
+/// <summary>Arguments and options that several verbs take, and how a job is printed.</summary>
+internal static class Shared
+{
+    public static Argument<string> Job() => new("JOB") { Description = "A job id, a unique job name, or the beginning of an id." };
+
+    public static Argument<string> File() => new("FILE") { Description = "The job: a YAML file, see configs/." };
+
+    public static Option<string[]> Sets() => new("--set")
+    {
+        Description = "Overrides a key of the file, such as --set optimizer.learning_rate=2e-5 or --set data.train[0].limit=100. May be repeated.",
+        HelpName = "key=value",
+        DefaultValueFactory = _ => [],
+    };
+
+    public static Option<string> Format()
+    {
+        var option = new Option<string>("-o", "--output") { Description = "text, or json for programs.", DefaultValueFactory = _ => "text" };
+        option.AcceptOnlyFromAmong("text", "json");
+        return option;
+    }
+
+    /// <summary>Loads the file and adds what else is wrong with the job.</summary>
+    /// <exception cref="ConfigException">Anything is.</exception>
+    public static JobConfig Load(string file, IEnumerable<string> sets, Func<JobConfig, IReadOnlyList<string>> preflight)
+    {
+        JobConfig job = JobConfigFile.Load(file, sets);
+        IReadOnlyList<string> problems = preflight(job);
+        return problems.Count == 0 ? job : throw new ConfigException([.. problems.Select(problem => $"{file}: {problem}")]);
+    }
+
+    public static void Print(JobView job, string? format)
+    {
+        if (format == "json")
+        {
+            PrintJson(job);
+        }
+        else
+        {
+            PrintLine(job);
+        }
+    }
+
+    public static void PrintJson(JobView job) => Console.WriteLine(JsonSerializer.Serialize(job, ContractsJson.Default.JobView));
+
+    /// <summary>One line: what the job does now.</summary>
+    public static void PrintLine(JobView job) =>
+        Console.WriteLine($"{job.Id}: {Spelling.Of(job.Status)}{(job.Reason is null || job.Reason == Spelling.Of(job.Status) ? "" : $" ({job.Reason})")}");
+}

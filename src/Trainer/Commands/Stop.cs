@@ -1,0 +1,34 @@
+using System.CommandLine;
+using Trainer.Contracts;
+
+namespace Trainer.Cli.Commands;
+
+internal static class Stop
+{
+    private static readonly TimeSpan s_often = TimeSpan.FromMilliseconds(50);
+
+    public static Command Create()
+    {
+        var command = new Command("stop", "Stops the coordinator. Running jobs go on and are looked after again by the next one.");
+        command.SetAction(async (_, cancellationToken) =>
+        {
+            LocalCoordinator local = LocalCoordinator.FromEnvironment();
+            using CoordinatorClient? client = await local.FindAsync(cancellationToken);
+            if (client is null)
+            {
+                Console.WriteLine("no coordinator runs");
+                return ExitCode.Succeeded;
+            }
+            JobList jobs = await client.ListAsync(cancellationToken);
+            await client.StopAsync(cancellationToken);
+            while (File.Exists(local.Home.Pid))
+            {
+                await Task.Delay(s_often, cancellationToken);
+            }
+            int running = jobs.Jobs.Count(job => job.Status.HasAttempt());
+            Console.WriteLine(running == 0 ? "the coordinator has stopped" : $"the coordinator has stopped; {running} running job goes on");
+            return ExitCode.Succeeded;
+        });
+        return command;
+    }
+}

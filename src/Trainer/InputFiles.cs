@@ -1,0 +1,38 @@
+using Trainer.Contracts;
+
+namespace Trainer.Cli;
+
+/// <summary>Tells which files of a job do not exist.</summary>
+internal static class InputFiles
+{
+    public static IReadOnlyList<string> Check(JobConfig job)
+    {
+        var problems = new List<string>();
+        Folder("model.path", job.Model.Path, "a Hugging Face snapshot");
+        File("model.config", job.Model.Config, "a Hugging Face config.json");
+        Folder("model.tokenizer", job.Model.Tokenizer, "a directory with tokenizer.json");
+        Sets("data.train", job.Data.Train);
+        Sets("data.eval", job.Data.Eval);
+        return problems;
+
+        void Sets(string key, IReadOnlyList<DatasetConfig> sets)
+        {
+            for (int i = 0; i < sets.Count; i++)
+            {
+                File($"{key}[{i}].path", sets[i].Path, "a JSONL file");
+            }
+        }
+
+        void Folder(string key, string? path, string what) => Require(key, path, what, path is null || Directory.Exists(path));
+
+        void File(string key, string? path, string what) => Require(key, path, what, path is null || System.IO.File.Exists(path));
+
+        void Require(string key, string? path, string what, bool exists)
+        {
+            if (!exists)
+            {
+                problems.Add($"{key}: {path} does not exist; give {what}, relative to the job file or absolute");
+            }
+        }
+    }
+}
