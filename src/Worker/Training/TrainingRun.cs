@@ -59,7 +59,7 @@ public sealed class TrainingRun : IDisposable
         ICheckpointStore store = CheckpointStore.Open(job.Checkpoint.Store ?? files.Checkpoints, time);
         Restore(store, id, fingerprint);
         _report = new RunReport(files, reporter, time, _step, _steps);
-        _checkpoints = new CheckpointWriter(store, Author(id, attempt, fingerprint), new CheckpointWriterOptions
+        _checkpoints = new CheckpointWriter(store, Author(id, WritingAttempt(store, attempt), fingerprint), new CheckpointWriterOptions
         {
             Keep = job.Checkpoint.Keep,
             Time = time,
@@ -274,6 +274,10 @@ public sealed class TrainingRun : IDisposable
 
         _reporter.Log($"continuing from the checkpoint of step {manifest.Step}, written by attempt {manifest.Attempt}");
     }
+
+    /// <summary>A store that another job began counts from that job's attempts: the number must exceed all before it.</summary>
+    private int WritingAttempt(ICheckpointStore store, int attempt) =>
+        Math.Max(attempt, Wait(new CheckpointReader(store, _time).NewestAttemptAsync(CancellationToken.None)) + 1);
 
     private CheckpointAuthor Author(JobId id, int attempt, string fingerprint) => new()
     {
