@@ -50,6 +50,13 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         return null;
     }
 
+    /// <summary>The highest attempt that wrote to the store, 0 when none did: a new writer needs a higher one.</summary>
+    public async Task<int> NewestAttemptAsync(CancellationToken cancellationToken)
+    {
+        IReadOnlyList<CheckpointFolder> folders = await CheckpointFolder.ListAsync(store, cancellationToken);
+        return folders.SelectMany(folder => folder.Files).Select(file => file.Attempt).DefaultIfEmpty().Max();
+    }
+
     /// <summary>Every step of the store, newest first, each file read and hashed. Changes nothing.</summary>
     public async Task<IReadOnlyList<CheckpointFinding>> VerifyAsync(CancellationToken cancellationToken)
     {

@@ -11,7 +11,6 @@ public sealed unsafe class NativeBuffer : IDisposable
 {
     // A cache line: good for the widest vector loads and for DMA.
     private const nuint Alignment = 64;
-    private static long s_liveBytes;
     private readonly Action? _release;
     private bool _disposed;
 
@@ -20,11 +19,7 @@ public sealed unsafe class NativeBuffer : IDisposable
         Pointer = pointer;
         Length = length;
         _release = release;
-        Interlocked.Add(ref s_liveBytes, length);
     }
-
-    /// <summary>Bytes of all buffers that are not disposed: a leak shows here.</summary>
-    public static long LiveBytes => Interlocked.Read(ref s_liveBytes);
 
     public nint Pointer { get; }
 
@@ -71,7 +66,6 @@ public sealed unsafe class NativeBuffer : IDisposable
         if (!_disposed)
         {
             _disposed = true;
-            Interlocked.Add(ref s_liveBytes, -Length);
             _release?.Invoke();
         }
     }

@@ -128,45 +128,41 @@ public sealed class SafetensorsHeader
             throw Wrong($"described by a JSON {property.Value.ValueKind}, not an object");
         }
 
-        JsonElement? dtypeField = null, shapeField = null, offsetsField = null;
+        Dictionary<string, JsonElement> fields = [];
         foreach (JsonProperty field in property.Value.EnumerateObject())
         {
-            ref JsonElement? target = ref shapeField;
-            switch (field.Name)
+            if (field.Name is not ("dtype" or "shape" or "data_offsets"))
             {
-                case "dtype": target = ref dtypeField; break;
-                case "shape": break;
-                case "data_offsets": target = ref offsetsField; break;
-                default: throw Wrong($"unknown field '{field.Name}'");
+                throw Wrong($"unknown field '{field.Name}'");
             }
 
-            if (target is not null)
+            if (!fields.TryAdd(field.Name, field.Value))
             {
                 throw Wrong($"field '{field.Name}' is there twice");
             }
-
-            target = field.Value;
         }
 
-        if (dtypeField is null || shapeField is null || offsetsField is null)
+        if (!fields.TryGetValue("dtype", out JsonElement dtypeField)
+            || !fields.TryGetValue("shape", out JsonElement shapeField)
+            || !fields.TryGetValue("data_offsets", out JsonElement offsetsField))
         {
             throw Wrong("needs dtype, shape and data_offsets");
         }
 
-        if (dtypeField.Value.ValueKind != JsonValueKind.String || !TensorDTypes.TryParse(dtypeField.Value.GetString(), out TensorDType dtype))
+        if (dtypeField.ValueKind != JsonValueKind.String || !TensorDTypes.TryParse(dtypeField.GetString(), out TensorDType dtype))
         {
             string known = string.Join(", ", Enum.GetValues<TensorDType>().Select(TensorDTypes.SafetensorsName));
-            throw Wrong($"unknown dtype {dtypeField.Value.GetRawText()}; known are {known}");
+            throw Wrong($"unknown dtype {dtypeField.GetRawText()}; known are {known}");
         }
 
-        if (!TryReadLongs(shapeField.Value, out long[] shape) || shape.Any(size => size < 0))
+        if (!TryReadLongs(shapeField, out long[] shape) || shape.Any(size => size < 0))
         {
-            throw Wrong($"shape {shapeField.Value.GetRawText()} is not a list of sizes");
+            throw Wrong($"shape {shapeField.GetRawText()} is not a list of sizes");
         }
 
-        if (!TryReadLongs(offsetsField.Value, out long[] offsets) || offsets.Length != 2)
+        if (!TryReadLongs(offsetsField, out long[] offsets) || offsets.Length != 2)
         {
-            throw Wrong($"data_offsets {offsetsField.Value.GetRawText()} are not two 64-bit integers");
+            throw Wrong($"data_offsets {offsetsField.GetRawText()} are not two 64-bit integers");
         }
 
         if (offsets[0] < 0 || offsets[1] < offsets[0] || offsets[1] > long.MaxValue - dataStart)

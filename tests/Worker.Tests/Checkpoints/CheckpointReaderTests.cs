@@ -204,6 +204,16 @@ public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
     }
 
     [Fact]
+    public async Task The_newest_attempt_counts_what_was_never_committed_too()
+    {
+        Assert.Equal(0, await new CheckpointReader(new DirectoryStore(_directory.File("new")), TimeProvider.System).NewestAttemptAsync(default));
+        CheckpointReader reader = new(Store, TimeProvider.System);
+        Assert.Equal(1, await reader.NewestAttemptAsync(default));
+        await Store.TryCreateAsync("step-00000005/attempt-12/rank-0.safetensors", new byte[] { 1 }, default);
+        Assert.Equal(12, await reader.NewestAttemptAsync(default));
+    }
+
+    [Fact]
     public async Task Verify_lists_every_state_and_changes_nothing()
     {
         Flip(History);
