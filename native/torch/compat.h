@@ -6,12 +6,10 @@
 
 #include <ATen/Context.h>
 
+#include <type_traits>
+
 #define TT_TORCH_AT_LEAST(major, minor) \
     (TORCH_VERSION_MAJOR > (major) || (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))
-
-#if TT_TORCH_AT_LEAST(2, 0)
-#include <optional>
-#endif
 
 namespace tt {
 
@@ -25,36 +23,35 @@ using Optional = c10::optional<T>;
 
 using torch::autograd::Node;
 using torch::autograd::variable_list;
+using TensorSet = std::unordered_set<at::TensorImpl*>;
 
-inline std::vector<Optional<at::Tensor>> wrap_outputs(const variable_list& inputs,
-                                                      const std::unordered_set<at::TensorImpl*>& non_differentiable,
-                                                      const std::unordered_set<at::TensorImpl*>& dirty,
+// _wrap_outputs has gained parameters three times: (.., saved in setup_context, how to view a tensor as itself, whether
+// that view is pure). What it takes decides, since the releases between are many.
+template <class Wrap, class... Common>
+std::vector<Optional<at::Tensor>> call_wrap_outputs(Wrap wrap, const Common&... common) {
+    const auto view_as_self = [](const at::Tensor& x) -> at::Tensor { return x.view_as(x); };
+    using View = decltype(view_as_self);
+    if constexpr (std::is_invocable_v<Wrap, const Common&..., TensorSet, View, bool>) {
+        return wrap(common..., TensorSet(), view_as_self, false);
+    } else if constexpr (std::is_invocable_v<Wrap, const Common&..., TensorSet, View>) {
+        return wrap(common..., TensorSet(), view_as_self);
+    } else if constexpr (std::is_invocable_v<Wrap, const Common&..., TensorSet>) {
+        return wrap(common..., TensorSet());
+    } else {
+        return wrap(common...);
+    }
+}
+
+// Gives the outputs their history. Undefined outputs are empty.
+inline std::vector<Optional<at::Tensor>> wrap_outputs(const variable_list& inputs, const TensorSet& non_differentiable,
+                                                      const TensorSet& dirty,
                                                       const std::vector<Optional<at::Tensor>>& outputs,
                                                       const std::shared_ptr<Node>& node) {
     // Forward-mode differentiation is not offered.
-    auto no_jvp = [](variable_list, variable_list) -> variable_list {
+    const torch::autograd::_jvp_fn_t no_jvp = [](variable_list, variable_list) -> variable_list {
         throw std::runtime_error("a custom function has no forward-mode derivative");
     };
-#if TT_TORCH_AT_LEAST(2, 1)
-    auto view_as_self = [](const at::Tensor& x) { return x.view_as(x); };
-#endif
-#if TT_TORCH_AT_LEAST(2, 4)
-    return torch::autograd::_wrap_outputs(inputs, non_differentiable, dirty, outputs, node, no_jvp, {}, view_as_self,
-                                          /*pure_view=*/false);
-#elif TT_TORCH_AT_LEAST(2, 1)
-    return torch::autograd::_wrap_outputs(inputs, non_differentiable, dirty, outputs, node, no_jvp, {}, view_as_self);
-#elif TT_TORCH_AT_LEAST(2, 0)
-    return torch::autograd::_wrap_outputs(inputs, non_differentiable, dirty, outputs, node, no_jvp, {});
-#else
-    return torch::autograd::_wrap_outputs(inputs, non_differentiable, dirty, outputs, node, no_jvp);
-#endif
-}
-
-inline void allow_tf32(bool enabled) {
-#if TT_TORCH_AT_LEAST(1, 12)
-    at::globalContext().setFloat32MatmulPrecision(enabled ? "high" : "highest");
-#endif
-    at::globalContext().setAllowTF32CuDNN(enabled);
+    return call_wrap_outputs(&torch::autograd::_wrap_outputs, inputs, non_differentiable, dirty, outputs, node, no_jvp);
 }
 
 } // namespace tt

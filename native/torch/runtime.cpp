@@ -1,8 +1,9 @@
-#include "compat.h"
 #include "guard.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Generator.h>
+#include <torch/version.h>
 
 #include <dlfcn.h>
 
@@ -86,9 +87,7 @@ int32_t tt_manual_seed(int64_t seed) {
 }
 
 int32_t tt_cuda_device_count(int32_t* out) {
-    return guard("cuda.device_count", {}, [&] {
-        *out = at::hasCUDA() ? static_cast<int32_t>(at::detail::getCUDAHooks().getNumGPUs()) : 0;
-    });
+    return guard("cuda.device_count", {}, [&] { *out = static_cast<int32_t>(at::getNumGPUs()); });
 }
 
 int32_t tt_set_deterministic(int32_t enabled, int32_t warn_only) {
@@ -99,7 +98,10 @@ int32_t tt_set_deterministic(int32_t enabled, int32_t warn_only) {
 }
 
 int32_t tt_set_allow_tf32(int32_t enabled) {
-    return guard("allow_tf32", {}, [&] { tt::allow_tf32(enabled != 0); });
+    return guard("allow_tf32", {}, [&] {
+        at::globalContext().setFloat32MatmulPrecision(enabled ? "high" : "highest");
+        at::globalContext().setAllowTF32CuDNN(enabled != 0);
+    });
 }
 
 int32_t tt_generator_new(int64_t device, int64_t seed, tt_generator* out) {
