@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Parsing;
 using System.Net;
 using Trainer.Contracts;
+using Trainer.Worker;
 
 namespace Trainer.Cli;
 
@@ -34,6 +35,11 @@ internal static class CommandLine
             {
                 await Console.Error.WriteLineAsync(problem);
             }
+            return ExitCode.Usage;
+        }
+        catch (JobInputException error)
+        {
+            await Console.Error.WriteLineAsync(error.Message);
             return ExitCode.Usage;
         }
         catch (CoordinatorException error)

@@ -2,9 +2,10 @@ using System.CommandLine;
 using Trainer.Cli;
 using Trainer.Cli.Commands;
 using Trainer.Contracts;
+using Trainer.Worker;
 
 // What is checked before a job is submitted, besides the configuration itself. Problems are shown; nothing is started.
-Func<JobConfig, IReadOnlyList<string>> preflight = InputFiles.Check;
+Func<JobConfig, IReadOnlyList<string>> preflight = job => InputFiles.Check(job) is { Count: > 0 } missing ? missing : Preflight.Check(job);
 
 var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --follow\" trains, and a killed job goes on where it was.")
 {
@@ -16,7 +17,13 @@ var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --foll
     Metrics.Create(),
     Cancel.Create(),
     Resume.Create(),
+    Export.Create(),
+    Generate.Create(),
+    Verify.Create(),
+    Doctor.Create(),
+    Bench.Create(),
     Serve.Create(),
     Stop.Create(),
+    Rank.Create(),
 };
 return await CommandLine.RunAsync(root, args);

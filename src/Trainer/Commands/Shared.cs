@@ -34,6 +34,13 @@ internal static class Shared
         return problems.Count == 0 ? job : throw new ConfigException([.. problems.Select(problem => $"{file}: {problem}")]);
     }
 
+    /// <summary>The folder of a job, by id or unique name.</summary>
+    public static async Task<JobFiles> FilesAsync(string job, CancellationToken cancellationToken)
+    {
+        using CoordinatorClient client = await LocalCoordinator.FromEnvironment().ConnectAsync(cancellationToken);
+        return new JobFiles((await client.GetAsync(job, cancellationToken)).Directory);
+    }
+
     public static void Print(JobView job, string? format)
     {
         if (format == "json")

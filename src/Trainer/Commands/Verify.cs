@@ -17,7 +17,7 @@ internal static class Verify
         var tokens = new Option<string?>("--tokens") { Description = "A tokens.json of golden token ids and chats" };
         var template = new Option<TemplateKind>("--template") { Description = "Chat template of --tokens; auto: the tokenizer's own", DefaultValueFactory = _ => TemplateKind.Auto };
         var attention = new Option<AttentionKind>("--attention") { Description = "auto, flash, sdpa or math", DefaultValueFactory = _ => AttentionKind.Auto };
-        var output = OutputOption.Create();
+        Option<string> output = Shared.Format();
         var command = new Command("verify", "Compares this installation's numbers with values computed by transformers and peft") { folders, tokenizer, tokens, template, attention, output };
         command.SetAction(parsed =>
         {
@@ -25,7 +25,7 @@ internal static class Verify
             (string? directory, string? file) = (parsed.GetValue(tokenizer), parsed.GetValue(tokens));
             if ((directory is null) != (file is null) || (cases.Length == 0 && file is null))
             {
-                throw new UsageException("verify takes folders, or --tokenizer DIR with --tokens FILE; e.g. trainer verify tests/golden/qwen3-untied");
+                throw new ConfigException("verify takes folders, or --tokenizer DIR with --tokens FILE; e.g. trainer verify tests/golden/qwen3-untied");
             }
 
             bool passed = true;
@@ -58,9 +58,9 @@ internal static class Verify
         }
     }
 
-    private static void Show(CaseResult result, OutputFormat output)
+    private static void Show(CaseResult result, string? output)
     {
-        if (output == OutputFormat.Json)
+        if (output == "json")
         {
             Console.WriteLine(JsonSerializer.Serialize(result, VerifyJson.Default.CaseResult));
             return;

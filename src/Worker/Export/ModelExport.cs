@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Trainer.Contracts;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Model;
 using static TorchSharp.torch;
@@ -29,13 +30,14 @@ public sealed class ModelExport
         _dtype = dtype;
     }
 
-    /// <summary>The dtype that a snapshot's config.json states, float32 if it states none.</summary>
-    public static ScalarType StatedDtype(QwenConfig config) => (config.Source["dtype"] ?? config.Source["torch_dtype"])?.ToString() switch
-    {
-        "bfloat16" => ScalarType.BFloat16,
-        "float16" => ScalarType.Float16,
-        _ => ScalarType.Float32,
-    };
+    /// <summary>What a job's model is written in: its base snapshot's dtype, or without one the dtype in which it trained.</summary>
+    public static ScalarType Dtype(QwenModel model, JobConfig job) =>
+        job.Model.Path is null ? model.Placement.Dtype : (model.Config.Source["dtype"] ?? model.Config.Source["torch_dtype"])?.ToString() switch
+        {
+            "bfloat16" => ScalarType.BFloat16,
+            "float16" => ScalarType.Float16,
+            _ => ScalarType.Float32,
+        };
 
     /// <summary>The whole model; adapters are merged in float32.</summary>
     /// <param name="directory">Must not exist, or be empty.</param>

@@ -58,7 +58,17 @@ public sealed class RankProcess : IDisposable
         });
         Directory.CreateDirectory(_files.Attempt(_attempt).Directory);
         Task heartbeats = Task.Run(HeartbeatAsync);
-        RankResult result = Train();
+        RankResult result;
+        try
+        {
+            result = Train();
+        }
+        catch (AttemptReplacedException e)
+        {
+            _reporter.Log($"{e.Message}; ending without a result");
+            return 1;
+        }
+
         result.Write(_files.Attempt(_attempt).Result);
         _reporter.Log($"{result.Outcome.ToString().ToLowerInvariant()} at step {result.Step}{(result.Message is null ? "" : ": " + result.Message)}");
         _ended.Cancel();
@@ -93,7 +103,7 @@ public sealed class RankProcess : IDisposable
             Console.Error.WriteLine(e);
             return Result(RankOutcome.Failed, FailureClass.Infrastructure, e.Message);
         }
-        catch (Exception e)
+        catch (Exception e) when (e is not AttemptReplacedException)
         {
             Console.Error.WriteLine(e);
             return Result(RankOutcome.Failed, FailureClass.Unknown, $"{e.GetType().Name}: {e.Message}");

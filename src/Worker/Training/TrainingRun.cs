@@ -232,8 +232,7 @@ public sealed class TrainingRun : IDisposable
             return;
         }
 
-        ScalarType dtype = _job.Model.Path is null ? Model.Placement.Dtype : ModelExport.StatedDtype(Model.Config);
-        var export = new ModelExport(Model, _loaded.TokenizerDirectory, dtype);
+        var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job));
         Wait(Model.Lora is null
             ? export.WriteModelAsync(target, CancellationToken.None)
             : export.WriteAdapterAsync(target, _job.Model.Path, CancellationToken.None));
