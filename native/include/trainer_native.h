@@ -11,7 +11,8 @@
  *   where marked optional.
  * Streams. `stream` is a cudaStream_t for TN_DEVICE_CUDA: work is enqueued and the call returns without waiting, so
  *   pointers must stay valid until the stream has passed. TN_DEVICE_CPU ignores it and is done when the call returns.
- * Determinism. The same call gives the same bits, for any number of threads.
+ * Determinism. The same call on the same kind of processor gives the same bits, for any number of threads. The CPU engine
+ *   takes AVX2 with FMA where the processor has them; TRAINER_KERNELS_ISA=portable in the environment forgoes them.
  * Errors. Every function answers a tn_status and has written nothing where it refuses an argument.
  *   tn_last_error() tells the calling thread what was wrong, beginning with the argument's name.
  *   TN_INVALID_ARGUMENT: a rule written beside an argument is violated; TN_UNSUPPORTED: the engine of that device is

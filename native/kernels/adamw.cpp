@@ -25,7 +25,7 @@ tn_status tn_adamw(const tn_adamw_args* args, void*) {
         require(args->first_moment != nullptr, "first_moment", "is null");
         require(args->second_moment != nullptr, "second_moment", "is null");
         require(args->gradient != nullptr, "gradient", "is null");
-        cpu::adamw(*args);
+        cpu_engine().adamw(*args);
     });
 }
 
@@ -36,7 +36,7 @@ tn_status tn_sum_of_squares(tn_device device, tn_dtype dtype, int64_t count, con
         require(count >= 0, "count", "must not be negative");
         require(count == 0 || x != nullptr, "x", "is null");
         require(result != nullptr, "result", "is null");
-        *result = cpu::sum_of_squares(dtype, count, x);
+        *result = cpu_engine().sum_of_squares(dtype, count, x);
     });
 }
 
@@ -47,6 +47,6 @@ tn_status tn_accumulate(tn_device device, tn_dtype addend_dtype, int64_t count, 
         require(count >= 0, "count", "must not be negative");
         require(count == 0 || sum != nullptr, "sum", "is null");
         require(count == 0 || addend != nullptr, "addend", "is null");
-        cpu::accumulate(addend_dtype, count, sum, addend);
+        cpu_engine().accumulate(addend_dtype, count, sum, addend);
     });
 }

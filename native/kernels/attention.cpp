@@ -51,7 +51,7 @@ tn_status tn_attention_forward(const tn_attention_forward_args* args, void*) {
         require_tensor(args->v_TMH, s.k_tokens, s.kv_heads, s.head_dim, "v_TMH");
         require_tensor(args->out_TNH, s.q_tokens, s.q_heads, s.head_dim, "out_TNH");
         require(s.q_tokens == 0 || args->lse_NT != nullptr, "lse_NT", "is null");
-        cpu::attention_forward(*args);
+        cpu_engine().attention_forward(*args);
     });
 }
 
@@ -70,12 +70,12 @@ tn_status tn_attention_backward(const tn_attention_backward_args* args, void*) {
         require_tensor(args->dk_TMH, s.k_tokens, s.kv_heads, s.head_dim, "dk_TMH");
         require_tensor(args->dv_TMH, s.k_tokens, s.kv_heads, s.head_dim, "dv_TMH");
         require(s.q_tokens == 0 || args->lse_NT != nullptr, "lse_NT", "is null");
-        const int64_t needed = cpu::attention_backward_scratch_bytes(s);
+        const int64_t needed = cpu_engine().attention_backward_scratch_bytes(s);
         if (args->scratch_bytes < needed)
             refuse("scratch_bytes", "must be at least " + std::to_string(needed) + ", got " + std::to_string(args->scratch_bytes));
         require(needed == 0 || args->scratch != nullptr, "scratch", "is null");
         require(reinterpret_cast<uintptr_t>(args->scratch) % alignof(float) == 0, "scratch", "must be aligned to 4 bytes");
-        cpu::attention_backward(*args);
+        cpu_engine().attention_backward(*args);
     });
 }
 
@@ -84,6 +84,6 @@ tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, i
         require(shape != nullptr, "shape", "is null");
         require(bytes != nullptr, "bytes", "is null");
         require_shape(*shape);
-        *bytes = cpu::attention_backward_scratch_bytes(*shape);
+        *bytes = cpu_engine().attention_backward_scratch_bytes(*shape);
     });
 }

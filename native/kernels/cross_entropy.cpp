@@ -35,6 +35,6 @@ tn_status tn_cross_entropy(const tn_cross_entropy_args* args, void*) {
         require(args->labels_C != nullptr, "labels_C", "is null");
         require(args->loss_C != nullptr, "loss_C", "is null");
         require_labels(*args);
-        cpu::cross_entropy(*args);
+        cpu_engine().cross_entropy(*args);
     });
 }

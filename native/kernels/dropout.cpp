@@ -14,6 +14,6 @@ tn_status tn_dropout(const tn_dropout_args* args, void*) {
         require(args->offset % 4 == 0, "offset", "must be a multiple of 4");
         require(args->count == 0 || args->x != nullptr, "x", "is null");
         require(args->count == 0 || args->y != nullptr, "y", "is null");
-        cpu::dropout(*args);
+        cpu_engine().dropout(*args);
     });
 }

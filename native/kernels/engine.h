@@ -1,21 +1,33 @@
-// What an engine implements: each function trusts its arguments, which the C boundary has checked.
+// What an engine implements. Each function trusts its arguments, which the C boundary has checked.
 #pragma once
 #include "trainer_native.h"
 
-namespace trainer::cpu {
+namespace trainer {
 
-void attention_forward(const tn_attention_forward_args& args);
-void attention_backward(const tn_attention_backward_args& args);
-int64_t attention_backward_scratch_bytes(const tn_attention_shape& shape);
-void rms_norm_forward(const tn_rms_norm_forward_args& args);
-void rms_norm_backward(const tn_rms_norm_backward_args& args);
-void rotary(const tn_rotary_args& args);
-void swiglu_forward(const tn_swiglu_forward_args& args);
-void swiglu_backward(const tn_swiglu_backward_args& args);
-void cross_entropy(const tn_cross_entropy_args& args);
-void adamw(const tn_adamw_args& args);
-double sum_of_squares(tn_dtype dtype, int64_t count, const void* x);
-void accumulate(tn_dtype addend_dtype, int64_t count, float* sum, const void* addend);
-void dropout(const tn_dropout_args& args);
+struct Engine {
+    void (*attention_forward)(const tn_attention_forward_args& args);
+    void (*attention_backward)(const tn_attention_backward_args& args);
+    int64_t (*attention_backward_scratch_bytes)(const tn_attention_shape& shape);
+    void (*rms_norm_forward)(const tn_rms_norm_forward_args& args);
+    void (*rms_norm_backward)(const tn_rms_norm_backward_args& args);
+    void (*rotary)(const tn_rotary_args& args);
+    void (*swiglu_forward)(const tn_swiglu_forward_args& args);
+    void (*swiglu_backward)(const tn_swiglu_backward_args& args);
+    void (*cross_entropy)(const tn_cross_entropy_args& args);
+    void (*adamw)(const tn_adamw_args& args);
+    double (*sum_of_squares)(tn_dtype dtype, int64_t count, const void* x);
+    void (*accumulate)(tn_dtype addend_dtype, int64_t count, float* sum, const void* addend);
+    void (*dropout)(const tn_dropout_args& args);
+};
 
-}  // namespace trainer::cpu
+// The CPU engine for this processor. The same sources are built for plain instructions and, on x86-64, for AVX2 with FMA.
+const Engine& cpu_engine();
+
+namespace portable {
+extern const Engine engine;
+}
+namespace avx2 {
+extern const Engine engine;
+}
+
+}  // namespace trainer

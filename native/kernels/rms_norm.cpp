@@ -34,7 +34,7 @@ tn_status tn_rms_norm_forward(const tn_rms_norm_forward_args* args, void*) {
         } else {
             require(args->sum_TND.data == nullptr, "sum_TND", "must be null where there is no residual");
         }
-        cpu::rms_norm_forward(*args);
+        cpu_engine().rms_norm_forward(*args);
     });
 }
 
@@ -46,6 +46,6 @@ tn_status tn_rms_norm_backward(const tn_rms_norm_backward_args* args, void*) {
         require_tensor(args->dx_TND, args->tokens, args->heads, args->width, "dx_TND");
         if (args->dsum_TND.data != nullptr)
             require_tensor(args->dsum_TND, args->tokens, args->heads, args->width, "dsum_TND");
-        cpu::rms_norm_backward(*args);
+        cpu_engine().rms_norm_backward(*args);
     });
 }

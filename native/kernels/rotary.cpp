@@ -17,6 +17,6 @@ tn_status tn_rotary(const tn_rotary_args* args, void*) {
         require_tensor(args->out_TNH, args->tokens, args->heads, args->head_dim, "out_TNH");
         require(args->tokens == 0 || args->cos_TH2 != nullptr, "cos_TH2", "is null");
         require(args->tokens == 0 || args->sin_TH2 != nullptr, "sin_TH2", "is null");
-        cpu::rotary(*args);
+        cpu_engine().rotary(*args);
     });
 }

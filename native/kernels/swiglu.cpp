@@ -30,7 +30,7 @@ tn_status tn_swiglu_forward(const tn_swiglu_forward_args* args, void*) {
         require_common(args);
         require_rows(args->gate_up_T2F, args->gate_up_stride, args->tokens, 2 * args->width, "gate_up_T2F", "gate_up_stride");
         require_rows(args->out_TF, args->out_stride, args->tokens, args->width, "out_TF", "out_stride");
-        cpu::swiglu_forward(*args);
+        cpu_engine().swiglu_forward(*args);
     });
 }
 
@@ -40,6 +40,6 @@ tn_status tn_swiglu_backward(const tn_swiglu_backward_args* args, void*) {
         require_rows(args->gate_up_T2F, args->gate_up_stride, args->tokens, 2 * args->width, "gate_up_T2F", "gate_up_stride");
         require_rows(args->dout_TF, args->dout_stride, args->tokens, args->width, "dout_TF", "dout_stride");
         require_rows(args->dgate_up_T2F, args->dgate_up_stride, args->tokens, 2 * args->width, "dgate_up_T2F", "dgate_up_stride");
-        cpu::swiglu_backward(*args);
+        cpu_engine().swiglu_backward(*args);
     });
 }

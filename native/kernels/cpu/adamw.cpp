@@ -1,11 +1,11 @@
-#include "engine.h"
+#include "ops.h"
 #include "simd.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -43,7 +43,7 @@ TN_INLINE void adamw_typed(const tn_adamw_args& args, int64_t begin, int64_t cou
     });
 }
 
-TN_CLONES void adamw_block(const tn_adamw_args& args, int64_t begin, int64_t count) {
+void adamw_block(const tn_adamw_args& args, int64_t begin, int64_t count) {
     args.gradient_dtype == TN_FLOAT32 ? adamw_typed<float>(args, begin, count) : adamw_typed<bfloat16>(args, begin, count);
 }
 
@@ -57,7 +57,7 @@ TN_INLINE double squares_typed(const T* x, int64_t count) {
     return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
 
-TN_CLONES double squares_block(tn_dtype dtype, const void* x, int64_t begin, int64_t count) {
+double squares_block(tn_dtype dtype, const void* x, int64_t begin, int64_t count) {
     return dtype == TN_FLOAT32 ? squares_typed(static_cast<const float*>(x) + begin, count)
                                : squares_typed(static_cast<const bfloat16*>(x) + begin, count);
 }
@@ -69,7 +69,7 @@ TN_INLINE void accumulate_typed(float* sum, const T* addend, int64_t count) {
     });
 }
 
-TN_CLONES void accumulate_block(tn_dtype dtype, float* sum, const void* addend, int64_t begin, int64_t count) {
+void accumulate_block(tn_dtype dtype, float* sum, const void* addend, int64_t begin, int64_t count) {
     dtype == TN_FLOAT32 ? accumulate_typed(sum + begin, static_cast<const float*>(addend) + begin, count)
                         : accumulate_typed(sum + begin, static_cast<const bfloat16*>(addend) + begin, count);
 }
@@ -97,4 +97,4 @@ void accumulate(tn_dtype addend_dtype, int64_t count, float* sum, const void* ad
         accumulate_block(addend_dtype, sum, addend, begin, std::min(block, count - begin));
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

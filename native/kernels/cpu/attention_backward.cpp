@@ -1,11 +1,11 @@
 // FlashAttention backward: probabilities are recomputed from the log-sum-exp. One task per (sequence, query head) runs over
 // its query tiles in order and sums that head's dK and dV in scratch; a second pass adds the heads of a group in order.
 #include "attention_tile.h"
-#include "engine.h"
+#include "ops.h"
 
 #include <omp.h>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -123,7 +123,7 @@ TN_INLINE void backward_typed(const tn_attention_backward_args& args, int32_t se
         backward_tile<T>(args, query_tile(s, sequence, first), head, partials, w);
 }
 
-TN_CLONES void backward_head(const tn_attention_backward_args& args, int32_t sequence, int64_t head, float* memory) {
+void backward_head(const tn_attention_backward_args& args, int32_t sequence, int64_t head, float* memory) {
     if (args.shape.dtype == TN_FLOAT32)
         backward_typed<float>(args, sequence, head, memory);
     else
@@ -150,7 +150,7 @@ TN_INLINE void sum_group_typed(const tn_attention_backward_args& args, int64_t t
     }
 }
 
-TN_CLONES void sum_group(const tn_attention_backward_args& args, int64_t token) {
+void sum_group(const tn_attention_backward_args& args, int64_t token) {
     if (args.shape.dtype == TN_FLOAT32)
         sum_group_typed<float>(args, token);
     else
@@ -175,4 +175,4 @@ void attention_backward(const tn_attention_backward_args& args) {
     for (int64_t token = 0; token < s.k_tokens; ++token) sum_group(args, token);
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

@@ -1,11 +1,11 @@
 // FlashAttention forward: one task per (64 queries, head) runs over the keys once with the online softmax.
 #include "attention_tile.h"
-#include "engine.h"
+#include "ops.h"
 
 #include <cmath>
 #include <omp.h>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -83,7 +83,7 @@ TN_INLINE void forward_typed(const tn_attention_forward_args& args, const QueryT
     }
 }
 
-TN_CLONES void forward_tile(const tn_attention_forward_args& args, const QueryTile& t, int64_t head, float* memory) {
+void forward_tile(const tn_attention_forward_args& args, const QueryTile& t, int64_t head, float* memory) {
     if (args.shape.dtype == TN_FLOAT32)
         forward_typed<float>(args, t, head, memory);
     else
@@ -115,4 +115,4 @@ void attention_forward(const tn_attention_forward_args& args) {
         forward_tile(args, tiles[static_cast<size_t>(task / heads)], task % heads, memory.data() + floats * omp_get_thread_num());
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

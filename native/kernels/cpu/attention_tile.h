@@ -11,7 +11,7 @@
 #include <limits>
 #include <vector>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 constexpr int64_t tile_queries = 64;
 constexpr int64_t tile_keys = 64;
@@ -88,4 +88,4 @@ TN_INLINE T* head_at(const tn_tensor& t, int64_t token, int64_t head) {
     return static_cast<T*>(t.data) + token * t.token_stride + head * t.head_stride;
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

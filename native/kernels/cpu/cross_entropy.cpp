@@ -1,10 +1,10 @@
-#include "engine.h"
+#include "ops.h"
 #include "simd.h"
 
 #include <cmath>
 #include <limits>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -57,7 +57,7 @@ TN_INLINE void row_typed(const tn_cross_entropy_args& args, int64_t r) {
     from_float((probability - 1) * args.gradient_scale, logits[label]);
 }
 
-TN_CLONES void row(const tn_cross_entropy_args& args, int64_t r) {
+void row(const tn_cross_entropy_args& args, int64_t r) {
     args.dtype == TN_FLOAT32 ? row_typed<float>(args, r) : row_typed<bfloat16>(args, r);
 }
 
@@ -68,4 +68,4 @@ void cross_entropy(const tn_cross_entropy_args& args) {
     for (int64_t r = 0; r < args.rows; ++r) row(args, r);
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

@@ -1,10 +1,10 @@
-#include "engine.h"
+#include "ops.h"
 #include "simd.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -43,7 +43,7 @@ TN_INLINE void dropout_typed(const tn_dropout_args& args, int64_t begin, int64_t
     }
 }
 
-TN_CLONES void dropout_block(const tn_dropout_args& args, int64_t begin, int64_t end) {
+void dropout_block(const tn_dropout_args& args, int64_t begin, int64_t end) {
     args.dtype == TN_FLOAT32 ? dropout_typed<float>(args, begin, end) : dropout_typed<bfloat16>(args, begin, end);
 }
 
@@ -54,4 +54,4 @@ void dropout(const tn_dropout_args& args) {
     for (int64_t begin = 0; begin < args.count; begin += block) dropout_block(args, begin, std::min(begin + block, args.count));
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

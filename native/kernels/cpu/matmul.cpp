@@ -2,7 +2,7 @@
 
 #include "simd.h"
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -37,7 +37,7 @@ TN_INLINE void block(int64_t k, const float* a, int64_t row_stride, int64_t colu
 
 }  // namespace
 
-TN_CLONES void matmul(int64_t m, int64_t n, int64_t k, const float* a, int64_t row_stride, int64_t column_stride,
+void matmul(int64_t m, int64_t n, int64_t k, const float* a, int64_t row_stride, int64_t column_stride,
                       const float* b, int64_t ldb, float* c, int64_t ldc, bool add) {
     for (int64_t j = 0; j < n; j += matmul_columns) {
         int64_t i = 0;
@@ -56,4 +56,4 @@ TN_CLONES void matmul(int64_t m, int64_t n, int64_t k, const float* a, int64_t r
     }
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

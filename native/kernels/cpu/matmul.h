@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 constexpr int matmul_columns = 16;  // columns of a register block: n is a multiple of it
 
@@ -11,4 +11,4 @@ constexpr int matmul_columns = 16;  // columns of a register block: n is a multi
 void matmul(int64_t m, int64_t n, int64_t k, const float* a, int64_t row_stride, int64_t column_stride, const float* b,
             int64_t ldb, float* c, int64_t ldc, bool add);
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

@@ -1,10 +1,10 @@
-#include "engine.h"
+#include "ops.h"
 #include "rows.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -34,7 +34,7 @@ TN_INLINE void forward_row_typed(const tn_rms_norm_forward_args& args, int64_t r
     });
 }
 
-TN_CLONES void forward_row(const tn_rms_norm_forward_args& args, int64_t r) {
+void forward_row(const tn_rms_norm_forward_args& args, int64_t r) {
     if (args.dtype == TN_FLOAT32)
         args.weight_dtype == TN_FLOAT32 ? forward_row_typed<float, float>(args, r) : forward_row_typed<float, bfloat16>(args, r);
     else
@@ -62,7 +62,7 @@ TN_INLINE void backward_row_typed(const tn_rms_norm_backward_args& args, int64_t
     });
 }
 
-TN_CLONES void backward_row(const tn_rms_norm_backward_args& args, int64_t r) {
+void backward_row(const tn_rms_norm_backward_args& args, int64_t r) {
     if (args.dtype == TN_FLOAT32)
         args.weight_dtype == TN_FLOAT32 ? backward_row_typed<float, float>(args, r) : backward_row_typed<float, bfloat16>(args, r);
     else
@@ -88,7 +88,7 @@ TN_INLINE void weight_columns_typed(const tn_rms_norm_backward_args& args, int64
     }
 }
 
-TN_CLONES void weight_gradient(const tn_rms_norm_backward_args& args, int64_t column) {
+void weight_gradient(const tn_rms_norm_backward_args& args, int64_t column) {
     double sums[weight_columns] = {};
     args.dtype == TN_FLOAT32 ? weight_columns_typed<float>(args, column, sums) : weight_columns_typed<bfloat16>(args, column, sums);
     for (int64_t i = 0; i < std::min(weight_columns, args.width - column); ++i) {
@@ -117,4 +117,4 @@ void rms_norm_backward(const tn_rms_norm_backward_args& args) {
     for (int64_t r = 0; r < args.tokens * args.heads; ++r) backward_row(args, r);
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

@@ -1,7 +1,7 @@
-#include "engine.h"
+#include "ops.h"
 #include "rows.h"
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -22,7 +22,7 @@ TN_INLINE void rotate_token(const tn_rotary_args& args, int64_t token) {
     }
 }
 
-TN_CLONES void rotate(const tn_rotary_args& args, int64_t token) {
+void rotate(const tn_rotary_args& args, int64_t token) {
     args.dtype == TN_FLOAT32 ? rotate_token<float>(args, token) : rotate_token<bfloat16>(args, token);
 }
 
@@ -33,4 +33,4 @@ void rotary(const tn_rotary_args& args) {
     for (int64_t token = 0; token < args.tokens; ++token) rotate(args, token);
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

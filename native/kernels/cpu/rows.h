@@ -3,7 +3,7 @@
 #include "simd.h"
 #include "trainer_native.h"
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 // Row r = token * heads + head; null for an absent tensor.
 template <class T>
@@ -11,4 +11,4 @@ TN_INLINE T* row_at(const tn_tensor& t, int64_t r, int64_t heads) {
     return t.data == nullptr ? nullptr : static_cast<T*>(t.data) + r / heads * t.token_stride + r % heads * t.head_stride;
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

@@ -1,19 +1,12 @@
-// Eight float lanes in GCC vector extensions: AVX2 + FMA where a function is marked TN_CLONES and the processor has them,
-// whatever the compiler makes of it elsewhere. Helpers are always inlined, so that they take their caller's instruction set.
+// Eight float lanes in GCC vector extensions: one AVX2 register where the sources are compiled for it, whatever the compiler
+// makes of them elsewhere. Vectors are passed only to functions that are always inlined.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
 #define TN_INLINE inline __attribute__((always_inline))
-#if defined(TN_CLONES)
-// Set from outside, to build for one instruction set.
-#elif defined(__x86_64__) && defined(__gnu_linux__)
-#define TN_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
-#else
-#define TN_CLONES
-#endif
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 constexpr int lanes = 8;
 
@@ -126,4 +119,4 @@ TN_INLINE f32x8 exponential(f32x8 x) {
 
 TN_INLINE f32x8 sigmoid(f32x8 x) { return 1.0f / (1.0f + exponential(-x)); }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA

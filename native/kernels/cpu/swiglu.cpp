@@ -1,7 +1,7 @@
-#include "engine.h"
+#include "ops.h"
 #include "simd.h"
 
-namespace trainer::cpu {
+namespace trainer::TN_ISA {
 
 namespace {
 
@@ -16,7 +16,7 @@ TN_INLINE void forward_typed(const tn_swiglu_forward_args& args, int64_t token) 
     });
 }
 
-TN_CLONES void forward_token(const tn_swiglu_forward_args& args, int64_t token) {
+void forward_token(const tn_swiglu_forward_args& args, int64_t token) {
     args.dtype == TN_FLOAT32 ? forward_typed<float>(args, token) : forward_typed<bfloat16>(args, token);
 }
 
@@ -34,7 +34,7 @@ TN_INLINE void backward_typed(const tn_swiglu_backward_args& args, int64_t token
     });
 }
 
-TN_CLONES void backward_token(const tn_swiglu_backward_args& args, int64_t token) {
+void backward_token(const tn_swiglu_backward_args& args, int64_t token) {
     args.dtype == TN_FLOAT32 ? backward_typed<float>(args, token) : backward_typed<bfloat16>(args, token);
 }
 
@@ -50,4 +50,4 @@ void swiglu_backward(const tn_swiglu_backward_args& args) {
     for (int64_t token = 0; token < args.tokens; ++token) backward_token(args, token);
 }
 
-}  // namespace trainer::cpu
+}  // namespace trainer::TN_ISA
