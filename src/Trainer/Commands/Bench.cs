@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.Globalization;
 using Spectre.Console;
 using Trainer.Worker.Attention;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Trainer.Cli.Commands;

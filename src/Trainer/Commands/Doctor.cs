@@ -13,6 +13,8 @@ namespace Trainer.Cli.Commands;
 /// <summary><c>trainer doctor</c>: what this machine runs, and whether it works.</summary>
 internal static class Doctor
 {
+    private static readonly int[] s_documents = [0, 37, 100];
+
     public static Command Create()
     {
         var store = new Option<string?>("--store") { Description = "Also writes, reads and deletes a file in this checkpoint store" };
@@ -64,8 +66,8 @@ internal static class Doctor
     {
         using DisposeScope scope = NewDisposeScope();
         manual_seed(1);
-        Tensor[] inputs = [.. new[] { 4, 2, 2 }.Select(heads => randn([100, heads, 64]).requires_grad_(true))];
-        Tensor offsets = tensor(new[] { 0, 37, 100 }, [3]);
+        Tensor[] inputs = [Random(4), Random(2), Random(2)];
+        Tensor offsets = tensor(s_documents, [s_documents.Length]);
         double worst = 0;
         Tensor flash = Ops.FlashAttention(inputs[0], inputs[1], inputs[2], offsets, 0.125);
         Tensor math = MathAttention.Forward(inputs[0], inputs[1], inputs[2], offsets, 0.125, -1);
@@ -81,6 +83,8 @@ internal static class Doctor
             ? FormattableString.Invariant($"CPU engine; attention forward and backward within {worst:E1} of matrix products")
             : throw new InvalidOperationException(FormattableString.Invariant($"attention differs from matrix products by {worst:E1}: rebuild native/, and report it if it stays"));
     }
+
+    private static Tensor Random(int heads) => randn([100, heads, 64]).requires_grad_(true);
 
     private static string Writable(string directory)
     {

@@ -1,7 +1,6 @@
 using System.CommandLine;
 using Trainer.Contracts;
 using Trainer.Worker.Export;
-using Trainer.Worker.Model;
 using Trainer.Worker.Training;
 using static TorchSharp.torch;
 
