@@ -38,9 +38,15 @@ void describe(std::ostream& out, tt_tensor handle) {
     }
 }
 
+// The first paragraph: after it libtorch lists every registered kernel.
+std::string first_paragraph(const std::string& reason) {
+    const std::string paragraph = reason.substr(0, reason.find("\n\n"));
+    return paragraph.substr(0, paragraph.find_last_not_of(" \n") + 1);
+}
+
 void remember(const char* op, const std::string& reason, const std::vector<tt_tensor>& inputs) {
     std::ostringstream out;
-    out << op << ": " << reason.substr(0, reason.find_last_not_of(" \n") + 1);
+    out << op << ": " << first_paragraph(reason);
     if (!inputs.empty()) {
         out << " (inputs: ";
         for (size_t i = 0; i < inputs.size(); ++i) {

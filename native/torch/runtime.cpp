@@ -11,7 +11,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
-#include <regex>
+#include <string>
 
 using tt::guard;
 
@@ -28,19 +28,30 @@ std::string library_path() {
     return realpath(info.dli_fname, resolved) ? resolved : info.dli_fname;
 }
 
+// "2.11.0" of a text that starts with it, "" of one that starts otherwise.
+std::string leading_version(const std::string& text) {
+    const std::string version = text.substr(0, text.find_first_not_of("0123456789."));
+    return version.find('.') == std::string::npos ? "" : version;
+}
+
 // libtorch exports no version. A distribution puts it in the file name, a wheel in torch/version.py, a download in
-// build-version.
+// build-version. No std::regex here: libtorch exports its own instances of it, which need not fit ours.
 std::string library_version(const std::string& path) {
-    std::smatch match;
-    if (std::regex_search(path, match, std::regex(R"(\.so\.([0-9]+\.[0-9]+[0-9.]*)$)"))) {
-        return match[1];
+    const size_t suffix = path.rfind(".so.");
+    if (suffix != std::string::npos) {
+        return leading_version(path.substr(suffix + 4));
     }
     const std::string root = path.substr(0, path.rfind("/lib/"));
-    for (const char* name : {"/version.py", "/build-version"}) {
-        std::ifstream file(root + name);
-        const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-        if (std::regex_search(text, match, std::regex(R"(([0-9]+\.[0-9]+\.[0-9]+))"))) {
-            return match[1];
+    std::string line;
+    std::ifstream download(root + "/build-version");
+    if (std::getline(download, line)) {
+        return leading_version(line);
+    }
+    std::ifstream wheel(root + "/version.py");
+    while (std::getline(wheel, line)) {
+        const size_t quote = line.find('\'');
+        if (line.rfind("__version__", 0) == 0 && quote != std::string::npos) {
+            return leading_version(line.substr(quote + 1));
         }
     }
     return "";
