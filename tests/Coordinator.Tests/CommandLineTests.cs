@@ -77,14 +77,14 @@ public sealed class CommandLineTests : IAsyncLifetime
         Assert.Equal(0, code);
         JobView job = JsonSerializer.Deserialize(output, ContractsJson.Default.JobView)!;
         Assert.Equal((1, "other"), (job.SchemaVersion, job.Name));
-        await UntilAsync(() => _home.Pids(job.Id, 1).Length == 1);
+        await _home.PidAsync(job.Id, 1);
         _home.Do(job.Id, 1, RankOutcome.Failed, FailureClass.User, "the loss is not finite");
 
         Assert.Equal(1, (await RunAsync("logs", "other", "-f")).Code);
         Assert.Contains("the loss is not finite", (await RunAsync("status", "oth")).Output, StringComparison.Ordinal);
         Assert.Equal("rank of attempt 1\n", (await RunAsync("logs", "other", "--attempt", "1")).Output);
         Assert.Equal(0, (await RunAsync("resume", "other")).Code);
-        await UntilAsync(() => _home.Pids(job.Id, 2).Length == 1);
+        await _home.PidAsync(job.Id, 2);
         Assert.Contains("1 running job goes on", (await RunAsync("stop")).Output, StringComparison.Ordinal);
         Assert.Single(_home.Pids(job.Id, 2));
 

@@ -32,7 +32,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
     {
         JobView job = await SubmitAsync();
         await RunningAsync(job.Id, 1);
-        Assert.Single(_home.Pids(job.Id, 1));
+        await _home.PidAsync(job.Id, 1);
 
         _home.Do(job.Id, 1, RankOutcome.Succeeded, step: 60);
         job = await EndedAsync(job.Id);
@@ -147,7 +147,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
     {
         JobView job = await SubmitAsync();
         await RunningAsync(job.Id, 1);
-        int pid = Assert.Single(_home.Pids(job.Id, 1));
+        int pid = await _home.PidAsync(job.Id, 1);
         JobView waiting = await SubmitAsync("waiting");
 
         await _host!.DisposeAsync();
@@ -184,7 +184,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
         _host = await _home.StartAsync(silence: TimeSpan.FromMilliseconds(500));
         JobView job = await SubmitAsync();
         await RunningAsync(job.Id, 1);
-        Assert.Single(_home.Pids(job.Id, 1));
+        await _home.PidAsync(job.Id, 1);
 
         job = await TestHome.UntilAsync(Client, job.Id, view => view.Attempt == 2);
 

@@ -11,6 +11,8 @@ public sealed class EmbeddedEngineTests : IAsyncLifetime
 {
     private readonly string _database = Path.Combine(Directory.CreateTempSubdirectory("silo").FullName, "state.db");
     private readonly string _key = Guid.NewGuid().ToString("N");
+    private TimeSpan _timeout = TimeSpan.FromSeconds(30);
+    private TimeSpan _collectionAge = TimeSpan.FromMinutes(15);
     private IHost? _host;
 
     private IGrainFactory Grains => _host!.Services.GetRequiredService<IGrainFactory>();
@@ -65,7 +67,7 @@ public sealed class EmbeddedEngineTests : IAsyncLifetime
     [Fact]
     public async Task A_circle_of_calls_is_an_error_and_not_a_hang()
     {
-        InvalidOperationException error = await Assert.ThrowsAsync<InvalidOperationException>(() => Counter.CallOn(_key + "b")).WaitAsync(TimeSpan.FromSeconds(5));
+        InvalidOperationException error = await Assert.ThrowsAsync<InvalidOperationException>(() => Counter.CallOn(_key + "b")).WaitAsync(TimeSpan.FromSeconds(20));
 
         Assert.Contains("deadlock", error.Message, StringComparison.Ordinal);
         Assert.Equal(0, await Counter.Get());
@@ -86,15 +88,18 @@ public sealed class EmbeddedEngineTests : IAsyncLifetime
             {
                 Assert.Contains("deadlock", deadlock.Message, StringComparison.Ordinal);
             }
-        })).WaitAsync(TimeSpan.FromSeconds(5));
+        })).WaitAsync(TimeSpan.FromSeconds(20));
     }
 
     [Fact]
     public async Task A_call_without_a_reply_times_out_and_interleaving_calls_pass_it()
     {
+        _timeout = TimeSpan.FromSeconds(1);
+        await StopAsync();
+        await StartAsync();
         Task hanging = Counter.Hang();
 
-        Assert.Equal(-1, await Counter.Peek().WaitAsync(TimeSpan.FromSeconds(5)));
+        Assert.Equal(-1, await Counter.Peek());
         Assert.Contains("Hang gave no reply within 1 s", (await Assert.ThrowsAsync<TimeoutException>(() => hanging)).Message, StringComparison.Ordinal);
     }
 
@@ -115,13 +120,17 @@ public sealed class EmbeddedEngineTests : IAsyncLifetime
     [Fact]
     public async Task Idle_activations_are_collected_although_a_timer_ticks()
     {
+        _collectionAge = TimeSpan.FromMilliseconds(300);
+        await StopAsync();
+        await StartAsync();
         await Counter.StartTimer(20);
         await UntilAsync(() => CounterGrain.Ticks.GetValueOrDefault(_key) >= 1);
-        await Task.Delay(TimeSpan.FromSeconds(1.2));
 
-        await Counter.Get();
+        await UntilAsync(() => CounterGrain.Deactivations.ContainsKey(_key));
 
-        Assert.Equal(2, CounterGrain.Activations[_key]);
+        Assert.Equal(DeactivationReasonCode.ActivationIdle, CounterGrain.Deactivations[_key]);
+        Assert.Equal(0, await Counter.Get());
+        Assert.True(CounterGrain.Activations[_key] >= 2);
     }
 
     [Fact]
@@ -158,8 +167,8 @@ public sealed class EmbeddedEngineTests : IAsyncLifetime
         builder.Logging.ClearProviders();
         builder.UseOrleans(silo => silo.UseEmbeddedStorage(_database, options =>
         {
-            options.ResponseTimeout = TimeSpan.FromSeconds(1);
-            options.CollectionAge = TimeSpan.FromMilliseconds(500);
+            options.ResponseTimeout = _timeout;
+            options.CollectionAge = _collectionAge;
         }));
         IHost host = builder.Build();
         await host.StartAsync();
@@ -168,7 +177,7 @@ public sealed class EmbeddedEngineTests : IAsyncLifetime
 
     private static async Task UntilAsync(Func<bool> holds)
     {
-        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(5));
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(20));
         while (!holds())
         {
             await Task.Delay(5, limit.Token);

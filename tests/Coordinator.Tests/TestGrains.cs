@@ -41,9 +41,16 @@ public sealed class CounterState
 public sealed class CounterGrain([PersistentState("counter")] IPersistentState<CounterState> state) : Grain, ICounterGrain, IRemindable
 {
     public static readonly ConcurrentDictionary<string, int> Activations = new();
+    public static readonly ConcurrentDictionary<string, DeactivationReasonCode> Deactivations = new();
     public static readonly ConcurrentDictionary<string, int> Ticks = new();
 
     private bool _busy;
+
+    public override Task OnDeactivateAsync(DeactivationReason reason, CancellationToken cancellationToken)
+    {
+        Deactivations[this.GetPrimaryKeyString()] = reason.ReasonCode;
+        return Task.CompletedTask;
+    }
 
     public override Task OnActivateAsync(CancellationToken cancellationToken)
     {

@@ -81,7 +81,21 @@ public sealed class TestHome : IDisposable
     public static Task<JobView> UntilAsync(CoordinatorClient client, JobId job, JobStatus status, int attempt) =>
         UntilAsync(client, job, view => view.Status == status && view.Attempt == attempt);
 
-    /// <summary>Process of a rank, as /proc knows it.</summary>
+    /// <summary>Waits until exactly one process runs this attempt: it takes a moment from fork to exec.</summary>
+    public async Task<int> PidAsync(JobId job, int attempt)
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(10));
+        while (true)
+        {
+            if (Pids(job, attempt) is [var pid])
+            {
+                return pid;
+            }
+            await Task.Delay(20, limit.Token);
+        }
+    }
+
+    /// <summary>Processes of an attempt, as /proc knows them.</summary>
     public int[] Pids(JobId job, int attempt) => [.. Directory.EnumerateDirectories("/proc")
         .Select(folder => int.TryParse(Path.GetFileName(folder), CultureInfo.InvariantCulture, out int pid) ? pid : 0)
         .Where(pid => pid > 0 && CommandOf(pid).StartsWith($"/bin/sh\0{Rank}\0--job-dir\0{Home.Job(job).Directory}\0--attempt\0{attempt}\0", StringComparison.Ordinal))];
