@@ -24,6 +24,9 @@ public static class DetachedProcess
         return ProcessTable.Find(process.Id) ?? new ProcessIdentity { Pid = process.Id, StartTime = 0 };
     }
 
+    /// <summary>Null when no such process lives.</summary>
+    public static ProcessIdentity? Find(int pid) => ProcessTable.Find(pid);
+
     public static bool IsAlive(ProcessIdentity process) => ProcessTable.IsAlive(process);
 
     /// <summary>The command line of this program with another verb, whether its own host or dotnet runs it.</summary>

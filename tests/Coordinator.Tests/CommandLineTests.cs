@@ -1,0 +1,160 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json;
+using Trainer.Contracts;
+
+namespace Coordinator.Tests;
+
+/// <summary>The real executable with a real coordinator in the background.</summary>
+public sealed class CommandLineTests : IAsyncLifetime
+{
+    private readonly TestHome _home = new();
+
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
+    {
+        _home.Dispose();
+        await RunAsync("stop");
+    }
+
+    [Fact]
+    public async Task Wrong_jobs_are_told_completely_and_leave_no_trace()
+    {
+        string bad = Path.Combine(_home.Root, "bad.yaml");
+        await File.WriteAllTextAsync(bad, "name: demo\nmodel: {pth: x}\ndata: {train: [{path: train.jsonl}]}\nseed: x\n");
+        string missing = Path.Combine(_home.Root, "missing.yaml");
+        await File.WriteAllTextAsync(missing, "name: demo\nmodel: {path: nowhere}\ndata: {train: [{path: nothing.jsonl}]}\n");
+
+        foreach (string[] verb in new string[][] { ["submit", "--follow"], ["submit"], ["submit", "--dry-run"], ["validate"] })
+        {
+            (int code, string output, string error) = await RunAsync([.. verb, bad]);
+            Assert.Equal(2, code);
+            Assert.Empty(output);
+            Assert.Equal($"{bad}:2:9 model.pth: unknown key; did you mean path?\n{bad}:4:7 seed: \"x\" was given; expected an integer such as 42\n"
+                + $"{bad}:2:8 model: neither path nor config is given; give path (a Hugging Face snapshot), or config (a config.json, weights at random)\n", error);
+        }
+        (int other, _, string problems) = await RunAsync("submit", missing);
+        Assert.Equal(2, other);
+        Assert.Equal(2, problems.Split('\n', StringSplitOptions.RemoveEmptyEntries).Count(line => line.Contains("does not exist", StringComparison.Ordinal)));
+        Assert.Equal(2, (await RunAsync("submit", "no.yaml")).Code);
+        Assert.Equal(2, (await RunAsync("submit", _home.JobFile, "--set", "sead=1")).Code);
+        Assert.Equal(2, (await RunAsync("frobnicate")).Code);
+        Assert.Equal(2, (await RunAsync("submit")).Code);
+        Assert.Equal(0, (await RunAsync("submit", "--dry-run", _home.JobFile)).Code);
+        Assert.Equal(0, (await RunAsync("list")).Code);
+        Assert.Equal(0, (await RunAsync("stop")).Code);
+        Assert.False(Directory.Exists(_home.Home.Directory));
+    }
+
+    [Fact]
+    public async Task Following_survives_a_killed_coordinator_and_ends_with_the_job()
+    {
+        using Process follow = Start("submit", _home.JobFile, "--follow");
+        Task<string> output = follow.StandardOutput.ReadToEndAsync();
+        Task<string> error = follow.StandardError.ReadToEndAsync();
+        JobId id = await FirstJobAsync();
+        int pid = int.Parse(await File.ReadAllTextAsync(_home.Home.Pid), CultureInfo.InvariantCulture);
+        Process.GetProcessById(pid).Kill();
+        await UntilAsync(() => File.Exists(_home.Home.Pid) && int.TryParse(File.ReadAllText(_home.Home.Pid), CultureInfo.InvariantCulture, out int next) && next != pid);
+        Assert.Single(_home.Pids(id, 1));
+
+        _home.Do(id, 1, RankOutcome.Succeeded);
+        await follow.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(30));
+
+        Assert.Equal(0, follow.ExitCode);
+        Assert.Equal(2, (await error).Split("starting a coordinator").Length - 1);
+        string[] lines = (await output).Split('\n');
+        Assert.Single(lines, "rank of attempt 1");
+        Assert.Single(lines, $"{id}: attempt 1 starts");
+        Assert.Single(lines, $"{id}: succeeded: at step 3");
+    }
+
+    [Fact]
+    public async Task A_failed_job_is_an_exit_code_and_can_be_resumed()
+    {
+        (int code, string output, _) = await RunAsync("submit", _home.JobFile, "-o", "json", "--name", "other", "--set", "seed=7");
+        Assert.Equal(0, code);
+        JobView job = JsonSerializer.Deserialize(output, ContractsJson.Default.JobView)!;
+        Assert.Equal((1, "other"), (job.SchemaVersion, job.Name));
+        await _home.PidAsync(job.Id, 1);
+        _home.Do(job.Id, 1, RankOutcome.Failed, FailureClass.User, "the loss is not finite");
+
+        Assert.Equal(1, (await RunAsync("logs", "other", "-f")).Code);
+        Assert.Contains("the loss is not finite", (await RunAsync("status", "oth")).Output, StringComparison.Ordinal);
+        Assert.Equal("rank of attempt 1\n", (await RunAsync("logs", "other", "--attempt", "1")).Output);
+        Assert.Equal(0, (await RunAsync("resume", "other")).Code);
+        await _home.PidAsync(job.Id, 2);
+        Assert.Contains("1 running job goes on", (await RunAsync("stop")).Output, StringComparison.Ordinal);
+        Assert.Single(_home.Pids(job.Id, 2));
+
+        JobList jobs = JsonSerializer.Deserialize((await RunAsync("list", "-o", "json")).Output, ContractsJson.Default.JobList)!;
+        Assert.Equal((job.Id, JobStatus.Running, 2), (jobs.Jobs[0].Id, jobs.Jobs[0].Status, jobs.Jobs[0].Attempt));
+        Assert.Equal(3, (await RunAsync("status", "nope")).Code);
+    }
+
+    [Fact]
+    public async Task Ctrl_C_detaches_and_the_job_goes_on()
+    {
+        using Process follow = Start("submit", _home.JobFile, "--follow");
+        Task<string> error = follow.StandardError.ReadToEndAsync();
+        JobId id = await FirstJobAsync();
+
+        using (Process kill = Process.Start("kill", ["-INT", follow.Id.ToString(CultureInfo.InvariantCulture)]))
+        {
+            await kill.WaitForExitAsync();
+        }
+        await follow.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(10));
+
+        Assert.Equal(130, follow.ExitCode);
+        Assert.Contains($"detached; {id} goes on", await error, StringComparison.Ordinal);
+        Assert.Single(_home.Pids(id, 1));
+    }
+
+    [Fact]
+    public async Task A_home_that_is_too_long_for_a_socket_is_told()
+    {
+        (int code, _, string error) = await RunInAsync(Path.Combine(_home.Root, new string('x', 120)), "submit", _home.JobFile);
+
+        Assert.Equal(2, code);
+        Assert.Contains("too long for a Unix socket", error, StringComparison.Ordinal);
+    }
+
+    private async Task<JobId> FirstJobAsync()
+    {
+        JobId id = default;
+        await UntilAsync(() => Directory.Exists(_home.Home.Jobs) && Directory.GetDirectories(_home.Home.Jobs) is [var folder]
+            && _home.Pids(id = new JobId(Path.GetFileName(folder)), 1).Length == 1);
+        return id;
+    }
+
+    private Task<(int Code, string Output, string Error)> RunAsync(params string[] arguments) => RunInAsync(_home.Home.Directory, arguments);
+
+    private async Task<(int Code, string Output, string Error)> RunInAsync(string home, params string[] arguments)
+    {
+        using Process process = StartIn(home, arguments);
+        Task<string> output = process.StandardOutput.ReadToEndAsync();
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        await process.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(40));
+        return (process.ExitCode, await output, await error);
+    }
+
+    private Process Start(params string[] arguments) => StartIn(_home.Home.Directory, arguments);
+
+    private Process StartIn(string home, string[] arguments)
+    {
+        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "trainer"), arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
+        start.Environment["TRAINER_HOME"] = home;
+        start.Environment["TRAINER_RANK_COMMAND"] = _home.Rank;
+        return Process.Start(start)!;
+    }
+
+    private static async Task UntilAsync(Func<bool> holds)
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(20));
+        while (!holds())
+        {
+            await Task.Delay(20, limit.Token);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+using System.Collections.Immutable;
+using Trainer.Contracts;
+using Trainer.Coordinator;
+
+namespace Coordinator.Tests;
+
+public sealed class JobLifecycleTests
+{
+    private static readonly DateTimeOffset s_start = new(2026, 1, 1, 0, 0, 0, TimeSpan.Zero);
+    private static readonly JobSpec s_spec = new() { Id = new JobId("demo-abcd"), Name = "demo", Config = "{}" };
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    public void Any_sequence_of_events_keeps_the_promises(int seed)
+    {
+        var random = new Random(seed);
+        for (int round = 0; round < 300; round++)
+        {
+            JobRecord job = JobLifecycle.Create(s_spec with { Paused = random.Next(2) == 0 }, s_start);
+            var running = new HashSet<int>();
+            for (int i = 0; i < 60; i++)
+            {
+                JobEvent happened = Any(random, job, s_start.AddSeconds(i));
+                (JobRecord next, ImmutableArray<JobEffect> effects) = JobLifecycle.Apply(job, happened);
+
+                Assert.InRange(next.Attempt, job.Attempt, job.Attempt + 1);
+                if (happened is AttemptEvent old && (old.Attempt != job.Attempt || !job.Status.HasAttempt()))
+                {
+                    Assert.Equal(job, next);
+                    Assert.Empty(effects);
+                }
+                if (job.Status is JobStatus.Succeeded || (job.Status.IsTerminal() && happened is not ResumeAsked))
+                {
+                    Assert.Equal(job, next);
+                    Assert.Empty(effects);
+                }
+                if (next.Status.IsTerminal() && !job.Status.IsTerminal())
+                {
+                    Assert.Contains(new Retire(), effects);
+                    Assert.NotNull(next.EndedAt);
+                }
+                foreach (JobEffect effect in effects)
+                {
+                    if (effect is StartRank start)
+                    {
+                        Assert.Equal(job.Attempt + 1, start.Attempt);
+                        Assert.Equal(JobStatus.Starting, next.Status);
+                        running.Add(start.Attempt);
+                    }
+                    else if (effect is KillRanks kill)
+                    {
+                        running.RemoveWhere(attempt => attempt <= kill.UpTo);
+                    }
+                }
+                Assert.True(running.Count <= 1, $"attempts {string.Join(", ", running)} run at once");
+                Assert.Equal(next.Status.HasAttempt(), running.Contains(next.Attempt));
+                Assert.Equal(next.History.Select(entry => entry.Sequence), Enumerable.Range(next.History[0].Sequence, next.History.Length));
+                job = next;
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData(FailureClass.User, 0)]
+    [InlineData(FailureClass.Unknown, 3)]
+    [InlineData(FailureClass.Infrastructure, 10)]
+    public void Each_class_of_failure_has_its_budget(FailureClass kind, int retries)
+    {
+        JobRecord job = Started();
+        for (int i = 0; i < retries; i++)
+        {
+            job = Apply(job, Failed(job, kind));
+            Assert.Equal(JobStatus.Retrying, job.Status);
+            job = Apply(job, new RetryDue(job.RetryAt!.Value));
+            Assert.Equal(i + 2, job.Attempt);
+        }
+
+        job = Apply(job, Failed(job, kind));
+
+        Assert.Equal(JobStatus.Failed, job.Status);
+        Assert.StartsWith("bad luck", job.Reason, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Pauses_between_attempts_double_up_to_a_minute()
+    {
+        JobRecord job = Started();
+        var pauses = new List<double>();
+        while (job.Status is not JobStatus.Failed)
+        {
+            job = Apply(job, new RankLost(s_start, job.Attempt, FailureClass.Infrastructure, "killed"));
+            pauses.Add(job.RetryAt is { } due ? (due - s_start).TotalSeconds : 0);
+            job = Apply(job, new RetryDue(s_start));
+        }
+
+        Assert.Equal([1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 0], pauses);
+    }
+
+    [Fact]
+    public void A_newer_checkpoint_gives_the_budgets_back()
+    {
+        JobRecord job = Started();
+        for (int i = 0; i < 50; i++)
+        {
+            job = Apply(job, new RankReported(s_start, new RankReport { Attempt = job.Attempt, Pid = 1, LastCheckpointStep = i + 1 }));
+            job = Apply(job, new RankLost(s_start, job.Attempt, FailureClass.Infrastructure, "killed"));
+            job = Apply(job, new RetryDue(s_start));
+        }
+
+        Assert.Equal(JobStatus.Starting, job.Status);
+        Assert.Equal(51, job.Attempt);
+    }
+
+    [Fact]
+    public void Cancelling_waits_for_the_rank_and_resuming_makes_a_new_attempt()
+    {
+        JobRecord job = Apply(Started(), new CancelAsked(s_start));
+        Assert.Equal(JobStatus.Stopping, job.Status);
+
+        job = Apply(job, new RankEnded(s_start, 1, new RankResult { Outcome = RankOutcome.Cancelled, Step = 7 }));
+        Assert.Equal(JobStatus.Cancelled, job.Status);
+        Assert.Equal(7, job.Progress!.Step);
+
+        job = Apply(Apply(job, new ResumeAsked(s_start)), new MachineGranted(s_start));
+        Assert.Equal((JobStatus.Starting, 2), (job.Status, job.Attempt));
+        Assert.Null(job.EndedAt);
+    }
+
+    [Fact]
+    public void A_rank_that_dies_while_it_is_stopped_is_cancelled_and_one_that_finishes_first_has_succeeded()
+    {
+        JobRecord stopping = Apply(Started(), new CancelAsked(s_start));
+
+        Assert.Equal(JobStatus.Cancelled, Apply(stopping, new RankLost(s_start, 1, FailureClass.Infrastructure, "gone")).Status);
+        Assert.Equal(JobStatus.Succeeded, Apply(stopping, new RankEnded(s_start, 1, new RankResult { Outcome = RankOutcome.Succeeded })).Status);
+    }
+
+    [Fact]
+    public void Persisted_enums_are_frozen()
+    {
+        Assert.Equal("Paused=0 Queued=1 Starting=2 Running=3 Retrying=4 Stopping=5 Succeeded=10 Failed=11 Cancelled=12", Members<JobStatus>());
+        Assert.Equal("Loading=0 Preparing=1 Training=2 Evaluating=3 Saving=4 Exporting=5", Members<RankPhase>());
+        Assert.Equal("Continue=0 Stop=1 Fenced=2", Members<RankOrder>());
+        Assert.Equal("Succeeded=0 Failed=1 Cancelled=2 Interrupted=3", Members<RankOutcome>());
+        Assert.Equal("User=0 Infrastructure=1 Unknown=2", Members<FailureClass>());
+
+        static string Members<T>() where T : struct, Enum => string.Join(' ', Enum.GetValues<T>().Select(value => $"{value}={value:D}"));
+    }
+
+    private static JobRecord Started() => Apply(JobLifecycle.Create(s_spec, s_start), new MachineGranted(s_start));
+
+    private static JobRecord Apply(JobRecord job, JobEvent happened) => JobLifecycle.Apply(job, happened).Job;
+
+    private static RankEnded Failed(JobRecord job, FailureClass kind) =>
+        new(s_start, job.Attempt, new RankResult { Outcome = RankOutcome.Failed, FailureClass = kind, Message = "bad luck" });
+
+    private static JobEvent Any(Random random, JobRecord job, DateTimeOffset at)
+    {
+        int attempt = Math.Max(0, job.Attempt - random.Next(0, 4) / 3);
+        return random.Next(9) switch
+        {
+            0 => new MachineGranted(at),
+            1 => new MachineBusy(at, "busy"),
+            2 => new RetryDue(at),
+            3 => new CancelAsked(at),
+            4 => new ResumeAsked(at),
+            5 => new RankStarted(at, attempt, new ProcessIdentity { Pid = random.Next(), StartTime = 1 }),
+            6 => new RankReported(at, new RankReport { Attempt = attempt, Pid = 1, Step = random.Next(100), LastCheckpointStep = random.Next(100) }),
+            7 => new RankEnded(at, attempt, new RankResult { Outcome = (RankOutcome)random.Next(4), FailureClass = (FailureClass)random.Next(3) }),
+            _ => new RankLost(at, attempt, (FailureClass)random.Next(3), "lost"),
+        };
+    }
+}

@@ -1,0 +1,123 @@
+using System.Globalization;
+using System.Text.Json;
+using Trainer.Contracts;
+using Trainer.Coordinator;
+
+namespace Coordinator.Tests;
+
+/// <summary>A TRAINER_HOME with a job file, and a rank that does what a test writes into its "do" file.</summary>
+public sealed class TestHome : IDisposable
+{
+    private const string Script = """
+        #!/bin/sh
+        # --job-dir DIR --attempt N --socket PATH
+        cd "$2/attempt-$4" || exit 1
+        echo "rank of attempt $4"
+        while [ ! -s do ]; do sleep 0.02; done
+        if [ "$(cat do)" = crash ]; then echo boom >&2; kill -9 $$; fi
+        cp do result.partial && mv result.partial result.json
+        """;
+
+    public TestHome()
+    {
+        // Short, because a socket path holds 107 bytes.
+        Root = Directory.CreateTempSubdirectory("tr").FullName;
+        Home = TrainerHome.At(Path.Combine(Root, "home"));
+        Rank = Path.Combine(Root, "rank.sh");
+        File.WriteAllText(Rank, Script);
+        File.SetUnixFileMode(Rank, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        Directory.CreateDirectory(Path.Combine(Root, "snapshot"));
+        File.WriteAllText(Path.Combine(Root, "train.jsonl"), "{}\n");
+        JobFile = Path.Combine(Root, "job.yaml");
+        File.WriteAllText(JobFile, "name: demo\nmodel: {path: snapshot}\ndata: {train: [{path: train.jsonl}]}\n");
+    }
+
+    public string Root { get; }
+    public TrainerHome Home { get; }
+    public string Rank { get; }
+    public string JobFile { get; }
+
+    public JobConfig Job(string name = "demo", int priority = 0) =>
+        JobConfigFile.Load(JobFile, [$"name={name}", $"priority={priority.ToString(CultureInfo.InvariantCulture)}"]);
+
+    public Task<CoordinatorHost> StartAsync(TimeSpan? silence = null) => CoordinatorHost.StartAsync(Home, new CoordinatorOptions
+    {
+        RankCommand = [Rank],
+        Poll = TimeSpan.FromMilliseconds(30),
+        Silence = silence ?? TimeSpan.FromSeconds(60),
+    });
+
+    public void Do(JobId job, int attempt, RankOutcome outcome, FailureClass? kind = null, string? message = null, int step = 3)
+    {
+        var result = new RankResult { Outcome = outcome, FailureClass = kind, Message = message, Step = step };
+        Do(job, attempt, JsonSerializer.Serialize(result, ContractsJson.Default.RankResult));
+    }
+
+    public void Do(JobId job, int attempt, string what) =>
+        File.WriteAllText(Path.Combine(Home.Job(job).Attempt(attempt).Directory, "do"), what);
+
+    public static async Task<JobView> UntilAsync(CoordinatorClient client, JobId job, Func<JobView, bool> holds)
+    {
+        JobView? view = null;
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(20));
+        try
+        {
+            while (true)
+            {
+                view = await client.GetAsync(job.Value, limit.Token);
+                if (holds(view))
+                {
+                    return view;
+                }
+                await Task.Delay(20, limit.Token);
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            throw new TimeoutException($"{job} is {view?.Status}, attempt {view?.Attempt}: {view?.Reason}");
+        }
+    }
+
+    public static Task<JobView> UntilAsync(CoordinatorClient client, JobId job, JobStatus status, int attempt) =>
+        UntilAsync(client, job, view => view.Status == status && view.Attempt == attempt);
+
+    /// <summary>Waits until exactly one process runs this attempt: it takes a moment from fork to exec.</summary>
+    public async Task<int> PidAsync(JobId job, int attempt)
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(10));
+        while (true)
+        {
+            if (Pids(job, attempt) is [var pid])
+            {
+                return pid;
+            }
+            await Task.Delay(20, limit.Token);
+        }
+    }
+
+    /// <summary>Processes of an attempt, as /proc knows them.</summary>
+    public int[] Pids(JobId job, int attempt) => [.. Directory.EnumerateDirectories("/proc")
+        .Select(folder => int.TryParse(Path.GetFileName(folder), CultureInfo.InvariantCulture, out int pid) ? pid : 0)
+        .Where(pid => pid > 0 && CommandOf(pid).StartsWith($"/bin/sh\0{Rank}\0--job-dir\0{Home.Job(job).Directory}\0--attempt\0{attempt}\0", StringComparison.Ordinal))];
+
+    public void Dispose()
+    {
+        foreach (string folder in Directory.Exists(Home.Jobs) ? Directory.GetDirectories(Home.Jobs, "attempt-*", SearchOption.AllDirectories) : [])
+        {
+            // Ranks that a test left behind end by themselves.
+            File.WriteAllText(Path.Combine(folder, "do"), "crash");
+        }
+    }
+
+    private static string CommandOf(int pid)
+    {
+        try
+        {
+            return File.ReadAllText($"/proc/{pid}/cmdline");
+        }
+        catch (IOException)
+        {
+            return "";
+        }
+    }
+}
