@@ -70,7 +70,7 @@ void backward_row(const tn_rms_norm_backward_args& args, int64_t r) {
 }
 
 constexpr int64_t weight_columns = 2 * lanes;  // columns of dweight that one task owns: no two threads add to one element
-constexpr int64_t rows_in_float = 256;         // rows summed in float32 before the sum goes to float64
+constexpr int64_t rows_in_float = 8;           // rows summed in float32 before the sum goes to float64
 
 template <class T>
 TN_INLINE void weight_columns_typed(const tn_rms_norm_backward_args& args, int64_t column, double* sums) {

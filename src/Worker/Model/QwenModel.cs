@@ -139,7 +139,7 @@ public sealed class QwenModel : IDisposable
 
         foreach (QwenBlock block in Blocks)
         {
-            x_TD = recompute ? Recompute.Run(x => block.Forward(x, context), x_TD) : block.Forward(x_TD, context);
+            x_TD = recompute ? Recompute.Run(block, x_TD, context) : block.Forward(x_TD, context);
         }
 
         return Ops.RmsNorm(x_TD, FinalNorm, Config.RmsNormEps);

@@ -1,40 +1,40 @@
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Model;
 
 /// <summary>
-/// Activation recomputation: keeps only the input of a function and runs it again in backward. The function must be
-/// deterministic (ours are; dropout takes its seed as an argument), so the gradients are bitwise the same as without.
+/// Activation recomputation: keeps only a block's input and runs the block again in backward. Blocks are deterministic
+/// (dropout takes its seed from the context), so the gradients are bitwise the same as without.
 /// </summary>
 public sealed class Recompute : autograd.SingleTensorFunction<Recompute>
 {
     public override string Name => nameof(Recompute);
 
-    /// <param name="input">Must require grad, or no gradient reaches the function's parameters.</param>
-    public static Tensor Run(Func<Tensor, Tensor> function, Tensor input) => apply(input, function);
+    /// <param name="x_TD">Must require grad, or no gradient reaches the block's parameters.</param>
+    public static Tensor Run(QwenBlock block, Tensor x_TD, ForwardContext context) => apply(x_TD, block, context);
 
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
-        var input = (Tensor)vars[0];
-        var function = (Func<Tensor, Tensor>)vars[1];
-        ctx.save_for_backward([input]);
-        ctx.save_data("function", function);
-        using var _ = no_grad();
-        return function(input);
+        (var x_TD, var block, var context) = ((Tensor)vars[0], (QwenBlock)vars[1], (ForwardContext)vars[2]);
+        ctx.save_for_backward([x_TD, context.Cos, context.Sin, context.CuSeqlens]);
+        ctx.save_data("block", block);
+        ctx.save_data("attention", context.Attention);
+        ctx.save_data("dropout", context.DropoutSeed);
+        return block.Forward(x_TD, context);
     }
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
-        using DisposeScope scope = NewDisposeScope();
-        var function = (Func<Tensor, Tensor>)ctx.get_data("function");
-        Tensor input = ctx.get_saved_variables()[0].detach().requires_grad_(true);
+        List<Tensor> saved = ctx.get_saved_variables();
+        var block = (QwenBlock)ctx.get_data("block");
+        var context = new ForwardContext(
+            saved[1], saved[2], saved[3], (Attention.AttentionBackend)ctx.get_data("attention"), (ulong)ctx.get_data("dropout"));
+        Tensor x_TD = saved[0].detach().requires_grad_(true);
         using (enable_grad())
         {
-            Tensor output = function(input);
-            autograd.backward([output], [grad_output]);
+            autograd.backward([block.Forward(x_TD, context)], [grad_output]);
         }
 
-        return [input.grad!.MoveToOuterDisposeScope(), null!];
+        return [x_TD.grad!, null!, null!];
     }
 }
