@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Trainer.Contracts;
+using Trainer.Coordinator;
 
 namespace Trainer.Cli.Commands;
 
@@ -20,8 +21,8 @@ internal static class Stop
                 return ExitCode.Succeeded;
             }
             JobList jobs = await client.ListAsync(cancellationToken);
-            await client.StopAsync(cancellationToken);
-            while (File.Exists(local.Home.Pid))
+            ProcessIdentity? process = DetachedProcess.Find((await client.StopAsync(cancellationToken)).Pid);
+            while (process is not null && DetachedProcess.IsAlive(process))
             {
                 await Task.Delay(s_often, cancellationToken);
             }
