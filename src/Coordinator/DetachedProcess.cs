@@ -7,8 +7,8 @@ namespace Trainer.Coordinator;
 /// <summary>Starts processes that outlive the one that started them: a session of their own, files instead of pipes.</summary>
 public static class DetachedProcess
 {
-    // Redirects, then becomes the command: same pid. What the starter's shell had open besides, such as a lock, is not held on.
-    private const string Script = """out=$0; err=$1; shift; exec "$@" >>"$out" 2>>"$err" </dev/null 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-""";
+    // Redirects, then becomes the command: same pid.
+    private const string Script = """out=$0; err=$1; shift; exec "$@" >>"$out" 2>>"$err" </dev/null""";
 
     /// <exception cref="System.ComponentModel.Win32Exception">setsid cannot be run.</exception>
     public static ProcessIdentity Start(
@@ -24,7 +24,7 @@ public static class DetachedProcess
         return ProcessTable.Find(process.Id) ?? new ProcessIdentity { Pid = process.Id, StartTime = 0 };
     }
 
-    /// <summary>Null when there is no such process.</summary>
+    /// <summary>Null when no such process lives.</summary>
     public static ProcessIdentity? Find(int pid) => ProcessTable.Find(pid);
 
     public static bool IsAlive(ProcessIdentity process) => ProcessTable.IsAlive(process);

@@ -194,7 +194,10 @@ public sealed partial class JobGrain(
         if (IsDurable(before, after))
         {
             await StoreAsync(after);
-            LogTransition(Id, before.Status, after.Status, after.Attempt, after.History[^1].Text);
+            if (before.Status != after.Status)
+            {
+                LogTransition(Id, before.Status, after.Status, after.Attempt, after.History[^1].Text);
+            }
         }
         else
         {

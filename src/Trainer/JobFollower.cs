@@ -59,20 +59,29 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
             _attempt = job.Attempt;
             AttemptFiles files = _files.Attempt(job.Attempt);
             _tails = [new LogTail(files.Stdout), new LogTail(files.Stderr)];
-            ShowLines(ended);
         }
-        ShowProgress(job);
-        foreach (HistoryEntry entry in job.History.Where(entry => entry.Sequence > _seen))
+        if (!ended)
         {
-            output.WriteLine($"{job.Id}: {entry.Text}");
-            _seen = entry.Sequence;
+            ShowHistory(job);
         }
+        ShowLines(ended);
+        ShowProgress(job);
+        ShowHistory(job);
         if (job.Status is JobStatus.Queued && job.Reason is not null && job.Reason != _reason)
         {
             output.WriteLine($"{job.Id}: {job.Reason}");
         }
         _reason = job.Reason;
         output.Flush();
+    }
+
+    private void ShowHistory(JobView job)
+    {
+        foreach (HistoryEntry entry in job.History.Where(entry => entry.Sequence > _seen))
+        {
+            output.WriteLine($"{job.Id}: {entry.Text}");
+            _seen = entry.Sequence;
+        }
     }
 
     private void ShowLines(bool atEnd)

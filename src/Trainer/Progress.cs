@@ -13,9 +13,9 @@ internal static class Progress
         {
             parts.Add(job.Message ?? Spelling.Of(phase));
         }
-        if (job.Steps > 0)
+        if (job.Step > 0 || job.Steps > 0)
         {
-            parts.Add($"step {job.Step}/{job.Steps}");
+            parts.Add(job.Steps > 0 ? $"step {job.Step}/{job.Steps}" : $"step {job.Step}");
         }
         Add(job.Loss, loss => $"loss {loss:0.0000}");
         Add(job.EvalLoss, loss => $"eval loss {loss:0.0000}");

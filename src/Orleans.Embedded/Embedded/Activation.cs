@@ -47,7 +47,8 @@ internal sealed partial class Activation : IGrainContext
     /// <summary>Completes when the activation has left memory.</summary>
     public Task Gone => _gone.Task;
 
-    public bool IsIdle => _active && Running.Count == 0 && _waiting.Count == 0;
+    /// <summary>Nothing but timer ticks goes on.</summary>
+    public bool IsIdle => _active && Running.TrueForAll(request => request.IsTick) && _waiting.All(request => request.IsTick);
 
     /// <summary>False when the activation is ending and the request needs a new one. Called under the silo's lock.</summary>
     public bool TryAdd(Request request)

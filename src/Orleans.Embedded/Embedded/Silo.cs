@@ -14,7 +14,6 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
     private readonly Dictionary<GrainId, Activation> _activations = [];
     private readonly Dictionary<Type, Type> _classes = [];
     private ITimer? _collector;
-    private bool _disposed;
 
     public Silo(IServiceProvider services, IOptions<EmbeddedSiloOptions> options, TimeProvider time, ILogger<Silo> log)
     {
@@ -67,13 +66,8 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
             .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
-    /// <summary>May be called again: a container disposes the silo once for each service that it is.</summary>
     public async ValueTask DisposeAsync()
     {
-        if (Interlocked.Exchange(ref _disposed, true))
-        {
-            return;
-        }
         _collector?.Dispose();
         Reminders.Stop();
         await Store.DisposeAsync();

@@ -77,11 +77,18 @@ internal sealed class SqliteStore : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         await _turn.WaitAsync();
-        if (_connection is not null)
+        try
         {
-            await _connection.DisposeAsync();
+            if (_connection is not null)
+            {
+                await _connection.DisposeAsync();
+                _connection = null;
+            }
         }
-        _turn.Dispose();
+        finally
+        {
+            _turn.Release();
+        }
     }
 
     private async Task<T> WithAsync<T>(Func<SqliteConnection, T> work)

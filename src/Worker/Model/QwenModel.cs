@@ -139,7 +139,8 @@ public sealed class QwenModel : IDisposable
 
         foreach (QwenBlock block in Blocks)
         {
-            x_TD = recompute ? Recompute.Run(x => block.Forward(x, context), x_TD) : block.Forward(x_TD, context);
+            // Backward runs the block after this pass has ended: it makes a context of its own from the input, which lives on.
+            x_TD = recompute ? Recompute.Run(x => block.Forward(x, NewContext(input, dropoutSeed)), x_TD) : block.Forward(x_TD, context);
         }
 
         return Ops.RmsNorm(x_TD, FinalNorm, Config.RmsNormEps);
