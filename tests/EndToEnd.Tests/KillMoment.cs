@@ -14,8 +14,8 @@ public sealed record KillMoment(int Number, Victim Victim, string? Phase, int St
         ["Snapshot", "BeforeShard", "MidShard", "AfterShards", "BeforeManifest", "AfterManifest", "Retention"];
 
     /// <summary>
-    /// Drawn with a fixed seed; every victim is among any six in a row. TRAINER_KILL_MOMENTS=N takes the first N (at least 6);
-    /// all 20 by default.
+    /// Drawn with a fixed seed; every victim is among any six in a row, every phase among the 20. All 20 by default;
+    /// TRAINER_KILL_MOMENTS=N takes the first N, at least 6.
     /// </summary>
     public static IReadOnlyList<KillMoment> Chosen { get; } =
         [.. Draw().Take(int.TryParse(Environment.GetEnvironmentVariable("TRAINER_KILL_MOMENTS"), out int count) ? Math.Max(6, count) : 20)];
@@ -26,17 +26,24 @@ public sealed record KillMoment(int Number, Victim Victim, string? Phase, int St
     private static IEnumerable<KillMoment> Draw()
     {
         var random = new Random(Seed);
+        // Of the 13 moments that meet the rank, null: from outside.
+        string?[] phases = [.. s_savePhases, "Step", "Export", null, null, null, null];
+        random.Shuffle(phases);
+        var rest = new Queue<string?>(phases);
         for (int number = 1; number <= 20; number++)
         {
             Victim victim = (number % 6) switch { 2 or 5 => Victim.Coordinator, 0 or 4 => Victim.Both, _ => Victim.Rank };
-            bool outside = victim is Victim.Coordinator || random.Next(3) == 0;
-            int save = random.Next(1, TinyJob.Steps / TinyJob.CheckpointEvery + 1) * TinyJob.CheckpointEvery;
+            string? phase = victim is Victim.Coordinator ? null : rest.Dequeue();
             int step = random.Next(1, TinyJob.Steps);
-            string phase = random.Next(9) switch { 0 => "Step", 1 => "Export", _ => s_savePhases[random.Next(s_savePhases.Length)] };
-            int at = phase switch { "Step" => step, "Export" => TinyJob.Steps, "Retention" => Math.Max(save, 20), _ => save };
-            yield return outside
-                ? new KillMoment(number, victim, null, step, random.Next(150))
-                : new KillMoment(number, victim, phase, at, 0);
+            int save = random.Next(phase is "Retention" ? 4 : 1, TinyJob.Steps / TinyJob.CheckpointEvery + 1) * TinyJob.CheckpointEvery;
+            int delay = random.Next(150);
+            yield return phase switch
+            {
+                null => new KillMoment(number, victim, null, step, delay),
+                "Step" => new KillMoment(number, victim, phase, step, 0),
+                "Export" => new KillMoment(number, victim, phase, TinyJob.Steps, 0),
+                _ => new KillMoment(number, victim, phase, save, 0),
+            };
         }
     }
 }
