@@ -7,8 +7,8 @@ namespace Trainer.Coordinator;
 /// <summary>Starts processes that outlive the one that started them: a session of their own, files instead of pipes.</summary>
 public static class DetachedProcess
 {
-    // Redirects, then becomes the command: same pid.
-    private const string Script = """out=$0; err=$1; shift; exec "$@" >>"$out" 2>>"$err" </dev/null""";
+    // Redirects, then becomes the command: same pid. Lets go of what the starter's shell had open, such as a lock.
+    private const string Script = """out=$0; err=$1; shift; exec "$@" >>"$out" 2>>"$err" </dev/null 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-""";
 
     /// <exception cref="System.ComponentModel.Win32Exception">setsid cannot be run.</exception>
     public static ProcessIdentity Start(

@@ -5,7 +5,7 @@ namespace Trainer.Worker.Training;
 
 /// <summary>
 /// For fault tests only: <c>TRAINER_TEST_KILL=PHASE@STEP@ATTEMPT</c> makes the rank kill itself with SIGKILL when it reaches
-/// that phase of that step in that attempt. Phases: Step, Snapshot, those of CheckpointPhase, Export.
+/// that phase of that step in that attempt. Phases: Step, Snapshot, those of CheckpointPhase, Export, Merge.
 /// </summary>
 public sealed class FaultInjection
 {

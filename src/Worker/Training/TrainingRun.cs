@@ -33,6 +33,7 @@ public sealed class TrainingRun : IDisposable
     private int _step;
     private long _cursor;
     private long _tokens;
+    private volatile int _saving;
     private volatile int _lastCommitted;
 
     public TrainingRun(JobConfig job, JobId id, JobFiles files, int attempt, RankReporter reporter, TimeProvider time)
@@ -66,7 +67,7 @@ public sealed class TrainingRun : IDisposable
             Committed = Committed,
             Phase = phase =>
             {
-                _faults.Reach(phase.ToString(), _step);
+                _faults.Reach(phase.ToString(), _saving);
                 return ValueTask.CompletedTask;
             },
         });
@@ -203,6 +204,9 @@ public sealed class TrainingRun : IDisposable
     private void Save(double? evaluation)
     {
         _reporter.Enter(RankPhase.Saving);
+        // The save before comes first: two snapshots at once would need twice the memory.
+        Wait(_checkpoints.CompleteAsync());
+        _saving = _step;
         _faults.Reach("Snapshot", _step);
         CheckpointSnapshot snapshot = TrainingState.Capture(_optimizer, _step, _cursor, evaluation, _report.History());
         Wait(_checkpoints.BeginSaveAsync(snapshot, CancellationToken.None));
@@ -225,6 +229,21 @@ public sealed class TrainingRun : IDisposable
     {
         _faults.Reach("Export", _step);
         string target = _job.Output.Path ?? _files.Model;
+        var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job));
+        Export(target, () => Model.Lora is null
+            ? export.WriteModelAsync(target, CancellationToken.None)
+            : export.WriteAdapterAsync(target, _job.Model.Path, CancellationToken.None));
+        if (_job.Output.Merge)
+        {
+            _faults.Reach("Merge", _step);
+            string merged = Path.Combine(target, "merged");
+            Export(merged, () => export.WriteModelAsync(merged, CancellationToken.None));
+        }
+    }
+
+    /// <summary>An earlier attempt may have been killed between two exports, or after them.</summary>
+    private void Export(string target, Func<Task> write)
+    {
         _reporter.Enter(RankPhase.Exporting, $"writing {target}");
         if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
         {
@@ -232,15 +251,7 @@ public sealed class TrainingRun : IDisposable
             return;
         }
 
-        var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job));
-        Wait(Model.Lora is null
-            ? export.WriteModelAsync(target, CancellationToken.None)
-            : export.WriteAdapterAsync(target, _job.Model.Path, CancellationToken.None));
-        if (_job.Output.Merge)
-        {
-            Wait(export.WriteModelAsync(Path.Combine(target, "merged"), CancellationToken.None));
-        }
-
+        Wait(write());
         _reporter.Log($"model written to {target}");
     }
 

@@ -1,0 +1,183 @@
+using System.Buffers.Binary;
+using System.Text;
+using Xunit.Abstractions;
+
+namespace Trainer.EndToEnd.Tests;
+
+/// <summary>What is wrong with a job is said before anything is written or started: file, line, cure, exit code 2.</summary>
+public sealed class BadInputTests(ITestOutputHelper output)
+{
+    /// <param name="Spoil">Makes the tiny job bad.</param>
+    /// <param name="Expected">What the message holds.</param>
+    /// <param name="Options">Of the command, after the file.</param>
+    private sealed record BadInput(Func<Workplace, Task> Spoil, string[] Expected, string[] Options, string File = TinyJob.File);
+
+    private static readonly Dictionary<string, BadInput> s_inputs = new()
+    {
+        ["unknown key"] = Bad(place => place.Edit(TinyJob.File, "  warmup_steps: 3", "  warmup_steps: 3\n  flavour: 1"),
+            "tiny.yaml:19:3", "optimizer.flavour"),
+        ["misspelt key"] = Bad(place => place.Edit(TinyJob.File, "learning_rate:", "lerning_rate:"),
+            "tiny.yaml:17:3", "optimizer.lerning_rate", "did you mean learning_rate?"),
+        ["wrong type"] = Bad(place => place.Edit(TinyJob.File, "steps: 30", "steps: many"),
+            "tiny.yaml:13:10", "training.steps", "many", "whole number"),
+        ["two problems at once"] = Bad(place =>
+        {
+            place.Edit(TinyJob.File, "steps: 30", "steps: many");
+            place.Edit(TinyJob.File, "keep: 2", "keep: 0");
+        }, "tiny.yaml:13:10", "training.steps", "tiny.yaml:23:9", "checkpoint.keep"),
+        ["missing key"] = Bad(place => place.Edit(TinyJob.File, "name: tiny\n", ""), "tiny.yaml", "name", "missing"),
+        ["a tab"] = Bad(place => place.Edit(TinyJob.File, "  keep: 2", "\tkeep: 2"), "tiny.yaml:23:1", "tab"),
+        ["YAML that is no text"] = Bad(place => File.WriteAllBytes(place.PathOf(TinyJob.File), [.. Encoding.UTF8.GetBytes(TinyJob.Yaml), 0xFF, 0xFE]),
+            "tiny.yaml", "UTF-8"),
+        ["an empty YAML file"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.File), ""), "tiny.yaml:1:1", "empty"),
+        ["missing YAML file"] = Bad(_ => { }, "nowhere.yaml", "no such file") with { File = "nowhere.yaml" },
+        ["a directory as YAML file"] = Bad(_ => { }, "tokenizer: this is a directory") with { File = "tokenizer" },
+        ["unknown key in --set"] = Bad(_ => { }, "--set", "optimizer.lerning_rate", "did you mean learning_rate?") with
+        {
+            Options = ["--set", "optimizer.lerning_rate=1e-3"],
+        },
+        ["no YAML in --set"] = Bad(_ => { }, "--set training.steps", "quote it") with { Options = ["--set", "training.steps=[1"] },
+
+        ["missing data set"] = Bad(place => File.Delete(place.PathOf(TinyJob.Dataset)), "data.train[0].path", "train.jsonl does not exist"),
+        ["empty data set"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Dataset), "\n\n"), "train.jsonl", "no documents"),
+        ["malformed JSON"] = Bad(place => ReplaceLine(place, 17, """{"messages": [{"role": "user", "content": "Say""" ), "train.jsonl:17", "JSON"),
+        ["a record that is no object"] = Bad(place => ReplaceLine(place, 8, "[1, 2]"), "train.jsonl:8", "object"),
+        ["data that are no text"] = Bad(place =>
+        {
+            byte[] bytes = File.ReadAllBytes(place.PathOf(TinyJob.Dataset));
+            bytes[bytes.AsSpan().IndexOf("Say"u8)] = 0xFF;
+            File.WriteAllBytes(place.PathOf(TinyJob.Dataset), bytes);
+        }, "train.jsonl:1", "UTF-8"),
+        ["unknown role"] = Bad(place => ReplaceLine(place, 5, """{"messages": [{"role": "narrator", "content": "Once"}, {"role": "assistant", "content": "Yes."}]}"""),
+            "train.jsonl:5", "narrator", "user, assistant"),
+        ["nothing to train"] = Bad(place => File.WriteAllLines(place.PathOf(TinyJob.Dataset),
+            Enumerable.Repeat("""{"messages": [{"role": "user", "content": "Hello?"}]}""", 40)), "train.jsonl", "no token of the 40 documents", "train_on_prompt"),
+        ["missing field"] = Bad(place => ReplaceLine(place, 9, """{"text": "hello"}"""), "train.jsonl:9", "messages"),
+
+        ["shapes that disagree with config.json"] = Snapshot(place => place.Edit("snapshot/config.json", "\"intermediate_size\": 128", "\"intermediate_size\": 64"),
+            "snapshot/model.safetensors", "mlp.gate_proj.weight has shape [128, 64]", "asks for [64, 64]", "same snapshot"),
+        ["missing tensors"] = Snapshot(place => place.Edit("snapshot/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
+            "snapshot", "model.layers.2.", "missing"),
+        ["truncated safetensors file"] = Snapshot(place =>
+        {
+            using FileStream file = File.OpenWrite(place.PathOf("snapshot/model.safetensors"));
+            file.SetLength(file.Length - 100);
+        }, "snapshot/model.safetensors", "truncated", "download"),
+        ["a safetensors file of three bytes"] = Snapshot(place => File.WriteAllBytes(place.PathOf("snapshot/model.safetensors"), [1, 2, 3]),
+            "snapshot/model.safetensors", "truncated", "download"),
+        ["absurd offsets"] = Snapshot(place => WriteSafetensors(place, """{"model.norm.weight":{"dtype":"F32","shape":[64],"data_offsets":[99999999999999,100000000000255]}}"""),
+            "snapshot/model.safetensors", "model.norm.weight"),
+        ["offsets that run backwards"] = Snapshot(place => WriteSafetensors(place, """{"model.norm.weight":{"dtype":"F32","shape":[64],"data_offsets":[256,0]}}"""),
+            "snapshot/model.safetensors", "model.norm.weight"),
+        ["an absurd header length"] = Snapshot(place => File.WriteAllBytes(place.PathOf("snapshot/model.safetensors"),
+            [255, 255, 255, 255, 255, 255, 255, 127, .. new byte[64]]), "snapshot/model.safetensors", "header"),
+        ["missing weights"] = Snapshot(place => File.Delete(place.PathOf("snapshot/model.safetensors")), "snapshot", "model.safetensors"),
+        ["unsupported architecture"] = Bad(place => place.Edit(TinyJob.Model, "\"qwen3\"", "\"llama\""), "model.json", "llama", "supported are qwen2"),
+        ["malformed config.json"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Model), "{\n\"model_type\": \n"), "model.json:", "malformed JSON"),
+        ["malformed tokenizer.json"] = Bad(place =>
+        {
+            using FileStream file = File.OpenWrite(place.PathOf(TinyJob.Tokenizer));
+            file.SetLength(file.Length / 2);
+        }, "tokenizer/tokenizer.json:1", "malformed JSON", "download"),
+        ["a tokenizer larger than the model"] = Bad(place => place.Edit(TinyJob.Model, "\"vocab_size\":300", "\"vocab_size\":200"),
+            "tokenizer", "vocab_size is 200", "same snapshot"),
+        ["unknown LoRA target"] = Bad(_ => { }, "lora.target_modules", "'query'", "q_proj") with { Options = ["--set", "lora.target_modules=[query]"] },
+        ["an output folder that is not empty"] = Bad(_ => { }, "output.path", "tokenizer is not empty", "another folder") with { Options = ["--set", "output.path=tokenizer"] },
+
+        ["checkpoints of another job as store"] = OtherCheckpoints("checkpoint.store"),
+        ["checkpoints of another job to resume from"] = OtherCheckpoints("checkpoint.resume_from"),
+        ["no checkpoints to resume from"] = Bad(_ => { }, "checkpoint.resume_from", "no good checkpoint") with { Options = ["--set", "checkpoint.resume_from=empty"] },
+    };
+
+    public static TheoryData<string> Inputs => [.. s_inputs.Keys];
+
+    [Theory]
+    [MemberData(nameof(Inputs))]
+    public async Task A_bad_job_is_refused_with_file_line_and_cure_and_leaves_nothing(string input)
+    {
+        BadInput bad = s_inputs[input];
+        using var place = new Workplace();
+        await bad.Spoil(place);
+        string[] before = Everything(place);
+        foreach (string verb in (string[])["validate", "submit"])
+        {
+            Outcome outcome = await place.RunAsync([verb, bad.File, .. bad.Options]);
+            output.WriteLine($"trainer {verb}: {outcome.Error}");
+            Assert.True(outcome.ExitCode == 2, outcome.Everything);
+            Assert.Empty(outcome.Output);
+            foreach (string expected in bad.Expected)
+            {
+                Assert.Contains(expected, outcome.Error, StringComparison.Ordinal);
+            }
+            Assert.DoesNotContain("   at ", outcome.Error, StringComparison.Ordinal);
+            Assert.False(Directory.Exists(place.Home));
+            Assert.Equal(before, Everything(place));
+            Assert.Empty(place.Processes().Select(LinuxProcesses.CommandLine));
+        }
+    }
+
+    [Theory]
+    [InlineData("submit")]
+    [InlineData("validate")]
+    [InlineData("submit tiny.yaml --flavour vanilla")]
+    [InlineData("subnit tiny.yaml")]
+    [InlineData("status")]
+    public async Task A_wrong_command_line_exits_with_2_and_points_to_the_help(string arguments)
+    {
+        using var place = new Workplace();
+        Outcome outcome = await place.RunAsync(arguments.Split(' '));
+        Assert.True(outcome.ExitCode == 2, outcome.Everything);
+        Assert.Contains("--help", outcome.Error, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(place.Home));
+    }
+
+    private static BadInput Bad(Action<Workplace> spoil, params string[] expected) => new(place =>
+    {
+        spoil(place);
+        return Task.CompletedTask;
+    }, expected, []);
+
+    /// <summary>Starts from the model that an undisturbed training exported, spoilt.</summary>
+    private static BadInput Snapshot(Action<Workplace> spoil, params string[] expected) => new(async place =>
+    {
+        Undisturbed undisturbed = await Undisturbed.OfAsync(Undisturbed.Full);
+        Directory.CreateDirectory(place.PathOf("snapshot"));
+        foreach (string file in Directory.EnumerateFiles(undisturbed.Files.Model))
+        {
+            File.Copy(file, Path.Combine(place.PathOf("snapshot"), Path.GetFileName(file)));
+        }
+        place.Edit(TinyJob.File, $"config: {TinyJob.Model}\n  tokenizer: tokenizer", "path: snapshot");
+        await place.DoAsync("validate", TinyJob.File);
+        spoil(place);
+    }, expected, []);
+
+    /// <summary>The same job with another seed.</summary>
+    private static BadInput OtherCheckpoints(string key) => Bad(_ => { }, "is a checkpoint of job 'tiny-", "fingerprint", "give the job a checkpoint.store of its own") with
+    {
+        Spoil = async place =>
+        {
+            Undisturbed undisturbed = await Undisturbed.OfAsync(Undisturbed.Full);
+            await File.AppendAllTextAsync(place.PathOf(TinyJob.File), "seed: 7\n");
+            place.Edit(TinyJob.File, "  keep: 2", $"  keep: 2\n  {key.Split('.')[1]}: {undisturbed.Files.Checkpoints}");
+        },
+    };
+
+    private static void ReplaceLine(Workplace place, int number, string line)
+    {
+        string[] lines = File.ReadAllLines(place.PathOf(TinyJob.Dataset));
+        lines[number - 1] = line;
+        File.WriteAllLines(place.PathOf(TinyJob.Dataset), lines);
+    }
+
+    private static void WriteSafetensors(Workplace place, string header)
+    {
+        byte[] length = new byte[8];
+        BinaryPrimitives.WriteInt64LittleEndian(length, header.Length);
+        File.WriteAllBytes(place.PathOf("snapshot/model.safetensors"), [.. length, .. Encoding.UTF8.GetBytes(header), .. new byte[256]]);
+    }
+
+    /// <summary>Files and folders with their lengths and times.</summary>
+    private static string[] Everything(Workplace place) =>
+        [.. new DirectoryInfo(place.Folder).EnumerateFileSystemInfos("*", SearchOption.AllDirectories)
+            .Select(info => $"{info.FullName} {(info as FileInfo)?.Length} {info.LastWriteTimeUtc:O}").Order(StringComparer.Ordinal)];
+}
