@@ -3,7 +3,7 @@ using Trainer.Contracts;
 namespace Trainer.Cli;
 
 /// <summary>
-/// Shows a job until it ends: its history, the lines of its rank, its progress. Outlives a killed coordinator by starting
+/// Shows a job until it ends: its history and the lines of its rank, which tell its progress. Outlives a killed coordinator by starting
 /// another one; Ctrl-C leaves the job alone.
 /// </summary>
 internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter output)
@@ -13,7 +13,6 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
     private readonly JobFiles _files = local.Home.Job(id);
     private int _seen;
     private int _attempt;
-    private (int Attempt, int Step, RankPhase? Phase) _shown;
     private string? _reason;
     private LogTail[] _tails = [];
 
@@ -65,7 +64,6 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
             ShowHistory(job);
         }
         ShowLines(ended);
-        ShowProgress(job);
         ShowHistory(job);
         if (job.Status is JobStatus.Queued && job.Reason is not null && job.Reason != _reason)
         {
@@ -90,15 +88,5 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
         {
             output.WriteLine(line);
         }
-    }
-
-    private void ShowProgress(JobView job)
-    {
-        if (job.Phase is null || _shown == (job.Attempt, job.Step, job.Phase))
-        {
-            return;
-        }
-        _shown = (job.Attempt, job.Step, job.Phase);
-        output.WriteLine(Progress.Line(job));
     }
 }

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
 using Trainer.Contracts;
+using Trainer.EndToEnd.Tests;
 using Trainer.Coordinator;
 
 namespace Coordinator.Tests;
@@ -26,10 +27,9 @@ public sealed class TestHome : IDisposable
         Rank = Path.Combine(Root, "rank.sh");
         File.WriteAllText(Rank, Script);
         File.SetUnixFileMode(Rank, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        Directory.CreateDirectory(Path.Combine(Root, "snapshot"));
-        File.WriteAllText(Path.Combine(Root, "train.jsonl"), "{}\n");
+        TinyJob.Write(Root);
         JobFile = Path.Combine(Root, "job.yaml");
-        File.WriteAllText(JobFile, "name: demo\nmodel: {path: snapshot}\ndata: {train: [{path: train.jsonl}]}\n");
+        File.WriteAllText(JobFile, TinyJob.Yaml.Replace("name: tiny", "name: demo", StringComparison.Ordinal));
     }
 
     public string Root { get; }
