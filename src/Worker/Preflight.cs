@@ -84,7 +84,7 @@ public static class Preflight
 
             if (address == job.Checkpoint.ResumeFrom && !findings.Any(finding => finding.State == CheckpointState.Good))
             {
-                throw new JobInputException($"checkpoint.resume_from: {address} has no good checkpoint");
+                throw new JobInputException($"checkpoint.resume_from: {address} has no good checkpoint; correct the address, or remove the key to start from step 0");
             }
         }
 

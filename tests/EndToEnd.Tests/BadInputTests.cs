@@ -15,18 +15,18 @@ public sealed class BadInputTests(ITestOutputHelper output)
     private static readonly Dictionary<string, BadInput> s_inputs = new()
     {
         ["unknown key"] = Bad(place => place.Edit(TinyJob.File, "  warmup_steps: 3", "  warmup_steps: 3\n  flavour: 1"),
-            "tiny.yaml:19:3", "optimizer.flavour"),
+            "tiny.yaml:18:3", "optimizer.flavour"),
         ["misspelt key"] = Bad(place => place.Edit(TinyJob.File, "learning_rate:", "lerning_rate:"),
-            "tiny.yaml:17:3", "optimizer.lerning_rate", "did you mean learning_rate?"),
+            "tiny.yaml:16:3", "optimizer.lerning_rate", "did you mean learning_rate?"),
         ["wrong type"] = Bad(place => place.Edit(TinyJob.File, "steps: 30", "steps: many"),
-            "tiny.yaml:13:10", "training.steps", "many", "whole number"),
+            "tiny.yaml:12:10", "training.steps", "many", "expected an integer such as 42"),
         ["two problems at once"] = Bad(place =>
         {
             place.Edit(TinyJob.File, "steps: 30", "steps: many");
             place.Edit(TinyJob.File, "keep: 2", "keep: 0");
-        }, "tiny.yaml:13:10", "training.steps", "tiny.yaml:23:9", "checkpoint.keep"),
+        }, "tiny.yaml:12:10", "training.steps", "tiny.yaml:22:9", "checkpoint.keep"),
         ["missing key"] = Bad(place => place.Edit(TinyJob.File, "name: tiny\n", ""), "tiny.yaml", "name", "missing"),
-        ["a tab"] = Bad(place => place.Edit(TinyJob.File, "  keep: 2", "\tkeep: 2"), "tiny.yaml:23:1", "tab"),
+        ["a tab"] = Bad(place => place.Edit(TinyJob.File, "  keep: 2", "\tkeep: 2"), "tiny.yaml:22:1", "tab"),
         ["YAML that is no text"] = Bad(place => File.WriteAllBytes(place.PathOf(TinyJob.File), [.. Encoding.UTF8.GetBytes(TinyJob.Yaml), 0xFF, 0xFE]),
             "tiny.yaml", "UTF-8"),
         ["an empty YAML file"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.File), ""), "tiny.yaml:1:1", "empty"),
@@ -39,7 +39,7 @@ public sealed class BadInputTests(ITestOutputHelper output)
         ["no YAML in --set"] = Bad(_ => { }, "--set training.steps", "quote it") with { Options = ["--set", "training.steps=[1"] },
 
         ["missing data set"] = Bad(place => File.Delete(place.PathOf(TinyJob.Dataset)), "data.train[0].path", "train.jsonl does not exist"),
-        ["empty data set"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Dataset), "\n\n"), "train.jsonl", "no documents"),
+        ["empty data set"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Dataset), "\n\n"), "train.jsonl", "the dataset is empty", "write one JSON object per line"),
         ["malformed JSON"] = Bad(place => ReplaceLine(place, 17, """{"messages": [{"role": "user", "content": "Say""" ), "train.jsonl:17", "JSON"),
         ["a record that is no object"] = Bad(place => ReplaceLine(place, 8, "[1, 2]"), "train.jsonl:8", "object"),
         ["data that are no text"] = Bad(place =>
@@ -57,7 +57,7 @@ public sealed class BadInputTests(ITestOutputHelper output)
         ["shapes that disagree with config.json"] = Snapshot(place => place.Edit("snapshot/config.json", "\"intermediate_size\": 128", "\"intermediate_size\": 64"),
             "snapshot/model.safetensors", "mlp.gate_proj.weight has shape [128, 64]", "asks for [64, 64]", "same snapshot"),
         ["missing tensors"] = Snapshot(place => place.Edit("snapshot/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
-            "snapshot", "model.layers.2.", "missing"),
+            "snapshot", "model.layers.2.", "missing", "same snapshot"),
         ["truncated safetensors file"] = Snapshot(place =>
         {
             using FileStream file = File.OpenWrite(place.PathOf("snapshot/model.safetensors"));
@@ -66,14 +66,14 @@ public sealed class BadInputTests(ITestOutputHelper output)
         ["a safetensors file of three bytes"] = Snapshot(place => File.WriteAllBytes(place.PathOf("snapshot/model.safetensors"), [1, 2, 3]),
             "snapshot/model.safetensors", "truncated", "download"),
         ["absurd offsets"] = Snapshot(place => WriteSafetensors(place, """{"model.norm.weight":{"dtype":"F32","shape":[64],"data_offsets":[99999999999999,100000000000255]}}"""),
-            "snapshot/model.safetensors", "model.norm.weight"),
+            "snapshot/model.safetensors", "model.norm.weight", "download"),
         ["offsets that run backwards"] = Snapshot(place => WriteSafetensors(place, """{"model.norm.weight":{"dtype":"F32","shape":[64],"data_offsets":[256,0]}}"""),
-            "snapshot/model.safetensors", "model.norm.weight"),
+            "snapshot/model.safetensors", "model.norm.weight", "download"),
         ["an absurd header length"] = Snapshot(place => File.WriteAllBytes(place.PathOf("snapshot/model.safetensors"),
-            [255, 255, 255, 255, 255, 255, 255, 127, .. new byte[64]]), "snapshot/model.safetensors", "header"),
-        ["missing weights"] = Snapshot(place => File.Delete(place.PathOf("snapshot/model.safetensors")), "snapshot", "model.safetensors"),
+            [255, 255, 255, 255, 255, 255, 255, 127, .. new byte[64]]), "snapshot/model.safetensors", "header", "download"),
+        ["missing weights"] = Snapshot(place => File.Delete(place.PathOf("snapshot/model.safetensors")), "snapshot", "model.safetensors", "download"),
         ["unsupported architecture"] = Bad(place => place.Edit(TinyJob.Model, "\"qwen3\"", "\"llama\""), "model.json", "llama", "supported are qwen2"),
-        ["malformed config.json"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Model), "{\n\"model_type\": \n"), "model.json:", "malformed JSON"),
+        ["malformed config.json"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Model), "{\n\"model_type\": \n"), "model.json:3", "malformed JSON", "download"),
         ["malformed tokenizer.json"] = Bad(place =>
         {
             using FileStream file = File.OpenWrite(place.PathOf(TinyJob.Tokenizer));
@@ -86,7 +86,7 @@ public sealed class BadInputTests(ITestOutputHelper output)
 
         ["checkpoints of another job as store"] = OtherCheckpoints("checkpoint.store"),
         ["checkpoints of another job to resume from"] = OtherCheckpoints("checkpoint.resume_from"),
-        ["no checkpoints to resume from"] = Bad(_ => { }, "checkpoint.resume_from", "no good checkpoint") with { Options = ["--set", "checkpoint.resume_from=empty"] },
+        ["no checkpoints to resume from"] = Bad(_ => { }, "checkpoint.resume_from", "no good checkpoint", "remove the key") with { Options = ["--set", "checkpoint.resume_from=empty"] },
     };
 
     public static TheoryData<string> Inputs => [.. s_inputs.Keys];

@@ -117,7 +117,7 @@ public sealed class CommandTests
         Assert.Equal(2, bad.ExitCode);
         using JsonDocument report = JsonDocument.Parse(bad.Output);
         Assert.False(report.RootElement.GetProperty("valid").GetBoolean());
-        Assert.Contains("tiny.yaml:23:9", report.RootElement.GetProperty("problems")[0].GetString(), StringComparison.Ordinal);
+        Assert.Contains("tiny.yaml:22:9", report.RootElement.GetProperty("problems")[0].GetString(), StringComparison.Ordinal);
     }
 
     [Theory]

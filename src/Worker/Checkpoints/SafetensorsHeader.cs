@@ -39,19 +39,18 @@ public sealed class SafetensorsHeader
     {
         if (prefix.Length < PrefixLength)
         {
-            throw new JobInputException($"{file}: truncated: a safetensors file has at least 8 bytes, this one has {fileLength}; download or write it again");
+            throw Damaged(file, $"truncated: a safetensors file has at least 8 bytes, this one has {fileLength}");
         }
 
         ulong length = BinaryPrimitives.ReadUInt64LittleEndian(prefix);
         if (length > MaxJsonLength)
         {
-            throw new JobInputException($"{file}: not a safetensors file: its header claims {length} bytes (at most {MaxJsonLength} are allowed)");
+            throw Damaged(file, $"not a safetensors file: its header claims {length} bytes (at most {MaxJsonLength} are allowed)");
         }
 
         return (long)length <= fileLength - PrefixLength
             ? (int)length
-            : throw new JobInputException(
-                $"{file}: truncated: its header needs {PrefixLength + length} bytes, the file has {fileLength}; download or write it again");
+            : throw Damaged(file, $"truncated: its header needs {PrefixLength + length} bytes, the file has {fileLength}");
     }
 
     /// <param name="json">The JSON behind the length field.</param>
@@ -67,7 +66,7 @@ public sealed class SafetensorsHeader
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
-            throw new JobInputException($"{file}: its safetensors header is not valid JSON: {e.Message}", e);
+            throw Damaged(file, $"its safetensors header is not valid JSON: {e.Message}", e);
         }
     }
 
@@ -75,7 +74,7 @@ public sealed class SafetensorsHeader
     {
         if (root.ValueKind != JsonValueKind.Object)
         {
-            throw new JobInputException($"{file}: its safetensors header is a JSON {root.ValueKind}, not an object");
+            throw Damaged(file, $"its safetensors header is a JSON {root.ValueKind}, not an object");
         }
 
         Dictionary<string, string> metadata = [];
@@ -88,7 +87,7 @@ public sealed class SafetensorsHeader
                 : tensors.TryAdd(property.Name, ParseTensor(property, dataStart, file));
             if (!added)
             {
-                throw new JobInputException($"{file}: tensor '{property.Name}': the header names it twice");
+                throw Damaged(file, $"tensor '{property.Name}': the header names it twice");
             }
 
             if (property.Name == "__metadata__")
@@ -107,21 +106,21 @@ public sealed class SafetensorsHeader
     {
         if (value.ValueKind != JsonValueKind.Object)
         {
-            throw new JobInputException($"{file}: __metadata__ is a JSON {value.ValueKind}, not an object of strings");
+            throw Damaged(file, $"__metadata__ is a JSON {value.ValueKind}, not an object of strings");
         }
 
         foreach (JsonProperty property in value.EnumerateObject())
         {
             if (property.Value.ValueKind != JsonValueKind.String || !metadata.TryAdd(property.Name, property.Value.GetString()!))
             {
-                throw new JobInputException($"{file}: __metadata__: '{property.Name}' is not a string or is there twice");
+                throw Damaged(file, $"__metadata__: '{property.Name}' is not a string or is there twice");
             }
         }
     }
 
     private static TensorEntry ParseTensor(JsonProperty property, long dataStart, string file)
     {
-        JobInputException Wrong(string what) => new($"{file}: tensor '{property.Name}': {what}");
+        JobInputException Wrong(string what) => Damaged(file, $"tensor '{property.Name}': {what}");
 
         if (property.Value.ValueKind != JsonValueKind.Object)
         {
@@ -189,12 +188,12 @@ public sealed class SafetensorsHeader
         {
             if (entry.Offset < end)
             {
-                throw new JobInputException($"{file}: tensor '{entry.Name}': its data overlap those of '{previous?.Name}'");
+                throw Damaged(file, $"tensor '{entry.Name}': its data overlap those of '{previous?.Name}'");
             }
 
             if (entry.Offset > end)
             {
-                throw new JobInputException($"{file}: tensor '{entry.Name}': a hole of {entry.Offset - end} bytes before its data");
+                throw Damaged(file, $"tensor '{entry.Name}': a hole of {entry.Offset - end} bytes before its data");
             }
 
             end = entry.Offset + entry.Length;
@@ -204,15 +203,17 @@ public sealed class SafetensorsHeader
         if (fileLength < end)
         {
             TensorEntry cut = ordered.First(entry => entry.Offset + entry.Length > fileLength);
-            throw new JobInputException(
-                $"{file}: truncated: its header needs {end} bytes, the file has {fileLength} (tensor '{cut.Name}' is the first cut off); download or write it again");
+            throw Damaged(file, $"truncated: its header needs {end} bytes, the file has {fileLength} (tensor '{cut.Name}' is the first cut off)");
         }
 
         if (fileLength > end)
         {
-            throw new JobInputException($"{file}: {fileLength - end} bytes after its last tensor: its header describes {end} bytes, the file has {fileLength}");
+            throw Damaged(file, $"{fileLength - end} bytes after its last tensor: its header describes {end} bytes, the file has {fileLength}");
         }
     }
+
+    private static JobInputException Damaged(string file, string what, Exception? cause = null) =>
+        new($"{file}: {what}; download or write it again", cause);
 
     private static long? ByteLength(TensorDType dtype, long[] shape)
     {

@@ -146,12 +146,12 @@ public sealed class SnapshotWeights : IDisposable
     {
         if (!System.IO.Directory.Exists(directory))
         {
-            return new JobInputException($"{directory}: no such directory");
+            return new JobInputException($"{directory}: no such directory; correct the path");
         }
 
         bool pickled = System.IO.Directory.EnumerateFiles(directory, "*.bin").Any();
         return new JobInputException(
             $"{directory}: has neither {stem}.safetensors nor {stem}.safetensors.index.json"
-            + (pickled ? "; its *.bin weights are pickled, which is never loaded: convert them to safetensors" : ""));
+            + (pickled ? "; its *.bin weights are pickled, which is never loaded: convert them to safetensors" : "; download the weights too"));
     }
 }

@@ -59,7 +59,7 @@ public sealed record QwenConfig
         }
         catch (JsonException e)
         {
-            throw new JobInputException($"{path}:{e.LineNumber + 1}: malformed JSON: {e.Message}", e);
+            throw new JobInputException($"{path}:{e.LineNumber + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again", e);
         }
     }
 

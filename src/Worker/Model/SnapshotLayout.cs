@@ -56,7 +56,8 @@ public static class SnapshotLayout
         {
             if (!weights.Contains(name))
             {
-                yield return $"{weights.Directory}: tensor {name} is missing; config.json asks for it with shape [{string.Join(", ", shape)}]";
+                yield return $"{weights.Directory}: tensor {name} is missing; config.json asks for it with shape [{string.Join(", ", shape)}]; "
+                    + "take config.json and weights from the same snapshot";
                 continue;
             }
 

@@ -263,7 +263,7 @@ public sealed class TrainingRun : IDisposable
         {
             reader = new CheckpointReader(CheckpointStore.Open(source, _time), _time, finding => _reporter.Log($"warning: {finding.Message}"));
             manifest = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None))
-                ?? throw new JobInputException($"checkpoint.resume_from: {source} has no good checkpoint");
+                ?? throw new JobInputException($"checkpoint.resume_from: {source} has no good checkpoint; correct the address, or remove the key to start from step 0");
         }
 
         if (manifest is null)
