@@ -227,6 +227,34 @@ typedef struct tn_swiglu_backward_args {
 
 TN_API tn_status tn_swiglu_backward(const tn_swiglu_backward_args* args, void* stream);
 
+/* ---- matrix product ----
+ * C[M, N] = A[M, K] * B[K, N], added to C where `accumulate`. Either factor may be stored transposed.
+ * An element's bits depend on its row of A, its column of B and K alone: not on M, N, its position or the number of threads.
+ * K is summed in short float32 runs; these are added in order, in float32, or in float64 where A is transposed: that sum is
+ * a weight's gradient, long and cut differently when documents are packed differently. */
+
+typedef struct tn_matmul_args {
+    uint32_t struct_size;
+    tn_device device;
+    tn_dtype dtype;              /* of a and b */
+    tn_dtype result_dtype;       /* of c */
+    int32_t a_transposed;        /* 0: a is [M, K]; 1: a is [K, M] */
+    int32_t b_transposed;        /* 0: b is [K, N]; 1: b is [N, K] */
+    int32_t accumulate;          /* 0 or 1 */
+    uint32_t reserved;           /* 0 */
+    int64_t rows;                /* M >= 0 */
+    int64_t columns;             /* N >= 0 */
+    int64_t depth;               /* K >= 0; with 0 the product is zero */
+    const void* a;
+    int64_t a_stride;            /* between rows as stored, at least their length; so are b_stride and c_stride */
+    const void* b;
+    int64_t b_stride;
+    void* c_MN;                  /* written; read too where `accumulate` */
+    int64_t c_stride;
+} tn_matmul_args;
+
+TN_API tn_status tn_matmul(const tn_matmul_args* args, void* stream);
+
 /* ---- cross-entropy ----
  * loss[r] = logsumexp(logits[r]) - logits[r][labels[r]]; 0 where labels[r] is TN_IGNORE_INDEX. With write_gradient, logits
  * are overwritten in place by gradient_scale * (softmax(logits[r]) - onehot(labels[r])), all zero in ignored rows. */

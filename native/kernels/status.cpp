@@ -25,6 +25,7 @@ constexpr NamedSize struct_sizes[] = {
     NAMED_SIZE(tn_rotary_args),
     NAMED_SIZE(tn_swiglu_forward_args),
     NAMED_SIZE(tn_swiglu_backward_args),
+    NAMED_SIZE(tn_matmul_args),
     NAMED_SIZE(tn_cross_entropy_args),
     NAMED_SIZE(tn_adamw_args),
     NAMED_SIZE(tn_dropout_args),

@@ -96,6 +96,21 @@ struct SwigluBackward {
     }
     tn_status run() { return tn_swiglu_backward(&args, nullptr); }
 };
+struct Matmul {
+    tn_matmul_args args{};
+    Matmul() {
+        args.struct_size = sizeof args;
+        args.dtype = args.result_dtype = TN_FLOAT32;
+        args.rows = 2;
+        args.columns = 3;
+        args.depth = 4;
+        args.a = args.b = numbers;
+        args.c_MN = numbers + 32;
+        args.a_stride = 4;
+        args.b_stride = args.c_stride = 3;
+    }
+    tn_status run() { return tn_matmul(&args, nullptr); }
+};
 struct CrossEntropy {
     tn_cross_entropy_args args{};
     CrossEntropy() {
@@ -223,6 +238,7 @@ TEST("null arguments are refused by every call") {
     refused(tn_rotary(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_swiglu_forward(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_swiglu_backward(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
+    refused(tn_matmul(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_cross_entropy(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_adamw(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_dropout(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
@@ -275,6 +291,27 @@ TEST("SwiGLU refuses bad arguments by name") {
     refuses<SwigluForward>("out_stride", [](auto& a) { a.out_stride = 1; });
     refuses<SwigluBackward>("dout_TF", [](auto& a) { a.dout_TF = nullptr; });
     refuses<SwigluBackward>("dgate_up_T2F", [](auto& a) { a.dgate_up_T2F = nullptr; });
+}
+
+TEST("a matrix product refuses bad arguments by name") {
+    refuses_what_all_have_in_common<Matmul>(own_device);
+    refuses<Matmul>("dtype", [](auto& a) { a.dtype = 0; });
+    refuses<Matmul>("result_dtype", [](auto& a) { a.result_dtype = 3; });
+    refuses<Matmul>("a_transposed", [](auto& a) { a.a_transposed = 2; });
+    refuses<Matmul>("b_transposed", [](auto& a) { a.b_transposed = -1; });
+    refuses<Matmul>("accumulate", [](auto& a) { a.accumulate = 2; });
+    refuses<Matmul>("reserved", [](auto& a) { a.reserved = 1; });
+    refuses<Matmul>("rows", [](auto& a) { a.rows = -1; });
+    refuses<Matmul>("columns", [](auto& a) { a.columns = -1; });
+    refuses<Matmul>("depth", [](auto& a) { a.depth = -1; });
+    refuses<Matmul>("a", [](auto& a) { a.a = nullptr; });
+    refuses<Matmul>("a_stride", [](auto& a) { a.a_stride = 3; });
+    refuses<Matmul>("a_stride", [](auto& a) { a.a_transposed = 1, a.a_stride = 1; });
+    refuses<Matmul>("b", [](auto& a) { a.b = nullptr; });
+    refuses<Matmul>("b_stride", [](auto& a) { a.b_stride = 2; });
+    refuses<Matmul>("b_stride", [](auto& a) { a.b_transposed = 1; });
+    refuses<Matmul>("c_MN", [](auto& a) { a.c_MN = nullptr; });
+    refuses<Matmul>("c_stride", [](auto& a) { a.c_stride = 2; });
 }
 
 TEST("cross-entropy refuses bad arguments by name, a bad label with its row") {

@@ -64,6 +64,18 @@ void cross_entropy(int64_t rows, int64_t vocabulary) {
                 static_cast<long long>(vocabulary), 1e3 * time, static_cast<double>(rows * vocabulary) * 4 / time * 1e-9);
 }
 
+// y[M, N] = x[M, K] * weight[N, K]^T and the gradients of x and weight.
+void linear(int64_t m, int64_t n, int64_t k) {
+    std::vector<float> x = normal(m * k), weight = normal(n * k), y(static_cast<size_t>(m * n)), dx = x, dweight = weight;
+    const tn_matmul_args forward{sizeof forward, TN_DEVICE_CPU, TN_FLOAT32, TN_FLOAT32, 0, 1, 0, 0, m, n, k, x.data(), k, weight.data(), k, y.data(), n};
+    const tn_matmul_args back_x{sizeof back_x, TN_DEVICE_CPU, TN_FLOAT32, TN_FLOAT32, 0, 0, 0, 0, m, k, n, y.data(), n, weight.data(), k, dx.data(), k};
+    const tn_matmul_args back_w{sizeof back_w, TN_DEVICE_CPU, TN_FLOAT32, TN_FLOAT32, 1, 0, 0, 0, n, k, m, y.data(), n, x.data(), k, dweight.data(), k};
+    std::printf("linear M=%lld N=%lld K=%lld GFLOP/s:", static_cast<long long>(m), static_cast<long long>(n), static_cast<long long>(k));
+    for (const auto& [name, args] : {std::pair{"forward", &forward}, std::pair{"dx", &back_x}, std::pair{"dweight", &back_w}})
+        std::printf(" %s %.1f", name, 2e-9 * static_cast<double>(m * n * k) / seconds([&] { must(tn_matmul(args, nullptr)); }));
+    std::printf("\n");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -72,4 +84,6 @@ int main(int argc, char** argv) {
     attention(2048, 8, 4, 128);
     attention(8192, 2, 1, 64);
     cross_entropy(110, 151936);
+    for (int64_t k : {64, 256, 1024}) linear(512, 256, k);
+    linear(110, 151936, 64);
 }

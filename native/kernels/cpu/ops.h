@@ -12,6 +12,7 @@ void rms_norm_backward(const tn_rms_norm_backward_args& args);
 void rotary(const tn_rotary_args& args);
 void swiglu_forward(const tn_swiglu_forward_args& args);
 void swiglu_backward(const tn_swiglu_backward_args& args);
+void matmul(const tn_matmul_args& args);
 void cross_entropy(const tn_cross_entropy_args& args);
 void adamw(const tn_adamw_args& args);
 double sum_of_squares(tn_dtype dtype, int64_t count, const void* x);

@@ -154,6 +154,29 @@ internal struct tn_swiglu_backward_args
     public tn_swiglu_backward_args() => struct_size = (uint)Unsafe.SizeOf<tn_swiglu_backward_args>();
 }
 
+internal struct tn_matmul_args
+{
+    public uint struct_size;
+    public KernelDevice device;
+    public KernelDtype dtype;
+    public KernelDtype result_dtype;
+    public int a_transposed;
+    public int b_transposed;
+    public int accumulate;
+    public uint reserved;
+    public long rows;
+    public long columns;
+    public long depth;
+    public nint a;
+    public long a_stride;
+    public nint b;
+    public long b_stride;
+    public nint c_MN;
+    public long c_stride;
+
+    public tn_matmul_args() => struct_size = (uint)Unsafe.SizeOf<tn_matmul_args>();
+}
+
 internal struct tn_cross_entropy_args
 {
     public uint struct_size;

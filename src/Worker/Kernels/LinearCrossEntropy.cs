@@ -33,7 +33,7 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
         var (scale, chunkRows, withGradients) = ((double)vars[3], (int)vars[4], (bool)vars[5]);
         long[] trained = TrainedRows(hidden_TD, weight_VD, labels_T);
         Tensor rows_R = tensor(trained, int64);
-        var chunks = new Chunks(hidden_TD.index_select(0, rows_R), weight_VD, labels_T.index_select(0, rows_R), (float)scale,
+        var chunks = new Chunks(hidden_TD.index_select(0, rows_R), weight_VD.AsRows(), labels_T.index_select(0, rows_R), (float)scale,
             withGradients && ctx.needs_input_grad(0), withGradients && ctx.needs_input_grad(1));
         long step = chunkRows > 0 ? chunkRows : Math.Max(1, ChunkBytes / Math.Max(1, weight_VD.size(0) * weight_VD.ElementSize));
         for (long begin = 0; begin < trained.Length; begin += step)
@@ -97,20 +97,15 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
         {
             using DisposeScope scope = NewDisposeScope();
             Tensor hidden_CD = hidden_RD.narrow(0, begin, count);
-            Tensor logits_CV = hidden_CD.matmul(weight_VD.t());
+            Tensor logits_CV = Matmul.Forward(hidden_CD, weight_VD);
             Loss += CrossEntropy(logits_CV, labels_R.narrow(0, begin, count));
-            DHidden_RD?.narrow(0, begin, count).copy_(logits_CV.matmul(weight_VD));
-            if (DWeight_VD is null)
+            if (DHidden_RD is not null)
             {
-                return;
+                Matmul.InputGradient(logits_CV, weight_VD, DHidden_RD.narrow(0, begin, count));
             }
-            if (hidden_CD.dtype == float32)
+            if (DWeight_VD is not null)
             {
-                DWeight_VD.addmm_(logits_CV.t(), hidden_CD);
-            }
-            else
-            {
-                AdamWKernel.Accumulate(DWeight_VD, logits_CV.t().matmul(hidden_CD));
+                Matmul.WeightGradient(logits_CV, hidden_CD, DWeight_VD, accumulate: true);
             }
         }
 

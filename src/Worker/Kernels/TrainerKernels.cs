@@ -32,6 +32,7 @@ internal static partial class TrainerKernels
     [LibraryImport(Library)] internal static partial KernelStatus tn_rotary(in tn_rotary_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_swiglu_forward(in tn_swiglu_forward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_swiglu_backward(in tn_swiglu_backward_args args, nint stream);
+    [LibraryImport(Library)] internal static partial KernelStatus tn_matmul(in tn_matmul_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_cross_entropy(in tn_cross_entropy_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_adamw(in tn_adamw_args args, nint stream);
 

@@ -46,7 +46,7 @@ public sealed class LinearLayer
     /// <param name="dropoutSeed">Differs for each micro-batch; recomputation passes the same again.</param>
     public Tensor Forward(Tensor x, ulong dropoutSeed)
     {
-        Tensor y = nn.functional.linear(x, Weight, Bias);
+        Tensor y = Ops.Linear(x, Weight, Bias);
         if (_adapters.Count == 0)
         {
             return y;
@@ -114,8 +114,8 @@ public sealed class LoraAdapter
     public Tensor Forward(Tensor x, ulong dropoutSeed)
     {
         Tensor input = _dropout > 0 && dropoutSeed != 0 ? Ops.Dropout(x, _dropout, dropoutSeed ^ _salt) : x;
-        Tensor down = nn.functional.linear(input, A.to(x.dtype));
-        return nn.functional.linear(down, B.to(x.dtype)) * Scale;
+        Tensor down = Ops.Linear(input, A.to(x.dtype));
+        return Ops.Linear(down, B.to(x.dtype)) * Scale;
     }
 
     /// <summary>The weight's change, [outputs, inputs] in float32.</summary>

@@ -78,7 +78,7 @@ public sealed class QwenModel : IDisposable
     public Tensor Logits(ModelInput input)
     {
         using DisposeScope scope = NewDisposeScope();
-        return nn.functional.linear(Hidden(input, 0), Head).to(ScalarType.Float32).MoveToOuterDisposeScope();
+        return Ops.Linear(Hidden(input, 0), Head).to(ScalarType.Float32).MoveToOuterDisposeScope();
     }
 
     /// <summary>The logits [V] in float32 after the last of <paramref name="tokens"/>, which continue what the caches hold.</summary>
@@ -95,7 +95,7 @@ public sealed class QwenModel : IDisposable
         }
 
         Tensor last = Ops.RmsNorm(x_TD.narrow(0, tokens.Length - 1, 1), FinalNorm, Config.RmsNormEps);
-        return nn.functional.linear(last, Head).view(-1).to(ScalarType.Float32).MoveToOuterDisposeScope();
+        return Ops.Linear(last, Head).view(-1).to(ScalarType.Float32).MoveToOuterDisposeScope();
     }
 
     /// <summary>Every weight under its Hugging Face name, in a fixed order; a tied head has none of its own.</summary>

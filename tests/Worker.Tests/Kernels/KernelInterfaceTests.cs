@@ -22,6 +22,7 @@ public sealed class KernelInterfaceTests : IDisposable
         Same<tn_rotary_args>();
         Same<tn_swiglu_forward_args>();
         Same<tn_swiglu_backward_args>();
+        Same<tn_matmul_args>();
         Same<tn_cross_entropy_args>();
         Same<tn_adamw_args>();
         Same<tn_dropout_args>();

@@ -1,7 +1,10 @@
 using Trainer.Contracts;
+using Trainer.Worker.Attention;
+using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Data;
 using Trainer.Worker.Model;
 using Trainer.Worker.Training;
+using Trainer.Worker.Verification;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -30,6 +33,38 @@ public sealed class NumericsTests
 
         Assert.InRange(Math.Abs(packedLoss - separateLoss) / packedLoss, 0, 1e-6);
         AssertClose(TinyModel.Gradients(separate), TinyModel.Gradients(packed), 1e-6);
+    }
+
+    [Theory]
+    [InlineData("qwen2-tied")]
+    [InlineData("qwen3-untied")]
+    public void Packed_documents_of_a_golden_snapshot_give_the_gradients_of_separate_ones(string name)
+    {
+        using GoldenCase golden = GoldenCase.Open(Repository.File("tests", "golden", name));
+        using QwenModel packed = Snapshot(golden), separate = Snapshot(golden);
+        foreach (PackedBatch batch in golden.Steps.Append(golden.Initial).Select(step => step.Pack(padded: false)))
+        {
+            ClearGradients(packed);
+            ClearGradients(separate);
+            double scale = 1.0 / batch.TrainedTokens;
+            double packedLoss = TinyModel.Backward(packed, batch, scale);
+            double separateLoss = TinyModel.Separate(batch).Sum(document => TinyModel.Backward(separate, document, scale));
+
+            Assert.InRange(Math.Abs(packedLoss - separateLoss) / packedLoss, 0, 1e-6);
+            AssertClose(TinyModel.Gradients(separate), TinyModel.Gradients(packed), 1e-6);
+        }
+    }
+
+    [Fact]
+    public void A_document_has_the_same_logits_alone_and_packed()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using var _ = no_grad();
+        PackedBatch batch = TinyModel.Batch(3, 17, 1, 64, 33, 2, 48);
+        using QwenModel model = TinyModel.Create(TinyModel.Config());
+        using ModelInput packed = ModelInput.From(batch, CPU);
+        Tensor alone = cat([.. TinyModel.Separate(batch).Select(document => model.Logits(ModelInput.From(document, CPU)))]);
+        Assert.True(TinyModel.Array(model.Logits(packed)).AsSpan().SequenceEqual(TinyModel.Array(alone)));
     }
 
     [Fact]
@@ -153,6 +188,22 @@ public sealed class NumericsTests
             }
 
             optimizer.Step(step, 1e-3, GradientClip.Scale(optimizer.GradientNorm(), config.MaxGradientNorm));
+        }
+    }
+
+    private static QwenModel Snapshot(GoldenCase golden)
+    {
+        var model = new QwenModel(golden.Config, new ModelPlacement(ScalarType.Float32, CPU), AttentionBackend.Flash);
+        using SnapshotWeights snapshot = SnapshotWeights.Open(golden.Directory);
+        Weights.Load(model, snapshot);
+        return model;
+    }
+
+    private static void ClearGradients(QwenModel model)
+    {
+        foreach (NamedTensor tensor in model.TrainedTensors())
+        {
+            tensor.Parameter.grad = null;
         }
     }
 

@@ -1,0 +1,62 @@
+using TorchSharp.Extras;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Kernels;
+
+public static partial class Ops
+{
+    /// <summary>x · weightᵀ + bias. A row's result has the same bits whatever rows stand beside it.</summary>
+    /// <param name="x_TI">float32 or bfloat16; slices of columns are read in place.</param>
+    /// <param name="weight_OI">Dtype of x.</param>
+    /// <param name="bias_O">Dtype of x, or null.</param>
+    /// <returns>[T, O], contiguous, of x's dtype.</returns>
+    /// <exception cref="ArgumentException">Dtype or shape of the named tensor.</exception>
+    public static Tensor Linear(Tensor x_TI, Tensor weight_OI, Tensor? bias_O = null) =>
+        LinearFunction.apply(x_TI, weight_OI, bias_O!);
+}
+
+internal sealed class LinearFunction : autograd.SingleTensorFunction<LinearFunction>
+{
+    public override string Name => "Linear";
+
+    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        var (x_TI, weight_OI) = ((Tensor)vars[0], (Tensor)vars[1]);
+        x_TI.KernelDtype();
+        x_TI.RequireShape([-1, -1]);
+        weight_OI.RequireDtype(x_TI.dtype);
+        weight_OI.RequireShape([-1, x_TI.size(1)]);
+        Tensor rows_TI = x_TI.AsRows();
+        Tensor y_TO = Matmul.Forward(rows_TI, weight_OI.AsRows());
+        if (vars[2] is Tensor bias_O)
+        {
+            bias_O.RequireDtype(x_TI.dtype);
+            bias_O.RequireShape([weight_OI.size(0)]);
+            y_TO.add_(bias_O);
+        }
+        ctx.save_for_backward([ctx.needs_input_grad(1) ? rows_TI : null!, weight_OI]);
+        return y_TO;
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        List<Tensor> saved = ctx.get_saved_variables();
+        var (x_TI, weight_OI, dy_TO) = (saved[0], saved[1], grad_output.AsRows());
+        Tensor? dx_TI = null, dweight_OI = null, dbias_O = null;
+        if (ctx.needs_input_grad(0))
+        {
+            dx_TI = empty(dy_TO.size(0), weight_OI.size(1), dy_TO.dtype, dy_TO.device);
+            Matmul.InputGradient(dy_TO, weight_OI.AsRows(), dx_TI);
+        }
+        if (ctx.needs_input_grad(1))
+        {
+            dweight_OI = empty(weight_OI.shape, weight_OI.dtype, weight_OI.device);
+            Matmul.WeightGradient(dy_TO, x_TI, dweight_OI);
+        }
+        if (ctx.needs_input_grad(2))
+        {
+            dbias_O = dy_TO.sum(0, type: float64).to(dy_TO.dtype);
+        }
+        return [dx_TI!, dweight_OI!, dbias_O!];
+    }
+}
