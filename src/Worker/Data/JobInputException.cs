@@ -9,7 +9,7 @@ public sealed class JobInputException : Exception
     {
     }
 
-    public JobInputException(string message, Exception inner) : base(message, inner)
+    public JobInputException(string message, Exception? inner) : base(message, inner)
     {
     }
 

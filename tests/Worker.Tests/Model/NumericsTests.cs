@@ -11,6 +11,7 @@ using static TorchSharp.torch;
 namespace Trainer.Worker.Tests.Model;
 
 /// <summary>What must not change the numbers: packing, accumulation, recomputation, the attention backend.</summary>
+[Collection(Alone.Name)]
 public sealed class NumericsTests
 {
     public static TheoryData<string, bool, bool> Architectures => new()
@@ -217,4 +218,11 @@ public sealed class NumericsTests
             Assert.True(error <= tolerance * largest, $"{name}: {error} of {largest}");
         }
     }
+}
+
+/// <summary>For tests that count the tensors of the whole process.</summary>
+[CollectionDefinition(Name, DisableParallelization = true)]
+public sealed class Alone
+{
+    public const string Name = "alone";
 }
