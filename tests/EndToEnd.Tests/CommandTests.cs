@@ -147,7 +147,7 @@ public sealed class CommandTests
         Assert.False(Directory.Exists(place.Home));
 
         place.Edit(TinyJob.File, $"config: {TinyJob.Model}\n  tokenizer: tokenizer", "path: model");
-        string log = await place.DoAsync("submit", TinyJob.File, "--follow", "--set", "training.steps=2");
+        string log = await place.DoAsync("submit", TinyJob.File, "--follow", "--set", "training.steps=3");
         double trained = JsonDocument.Parse(File.ReadLines(done.Files.Metrics).Last()).RootElement.GetProperty("loss").GetDouble();
         JobView more = await place.StatusAsync("tiny");
         Assert.True(more.Loss < trained + 0.5, log);

@@ -14,11 +14,11 @@ public sealed record KillMoment(int Number, Victim Victim, string? Phase, int St
         ["Snapshot", "BeforeShard", "MidShard", "AfterShards", "BeforeManifest", "AfterManifest", "Retention"];
 
     /// <summary>
-    /// Drawn with a fixed seed; every victim is among any six in a row, every phase among the 20. All 20 by default;
-    /// TRAINER_KILL_MOMENTS=N takes the first N, at least 6.
+    /// Drawn with a fixed seed; every victim is among any six in a row, every phase among the 20. TRAINER_KILL_MOMENTS=20
+    /// runs them all; the first 8 by default, never fewer than 6.
     /// </summary>
     public static IReadOnlyList<KillMoment> Chosen { get; } =
-        [.. Draw().Take(int.TryParse(Environment.GetEnvironmentVariable("TRAINER_KILL_MOMENTS"), out int count) ? Math.Max(6, count) : 20)];
+        [.. Draw().Take(int.TryParse(Environment.GetEnvironmentVariable("TRAINER_KILL_MOMENTS"), out int count) ? Math.Max(6, count) : 8)];
 
     public override string ToString() =>
         $"{Number:D2} {Victim.ToString().ToLowerInvariant()} " + (Phase is null ? $"{Delay} ms after step {Step}" : $"at {Phase} of step {Step}");

@@ -66,7 +66,7 @@ public sealed class SafetensorsHeader
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
-            throw Damaged(file, $"its safetensors header is not valid JSON: {e.Message}", e);
+            throw Damaged(file, $"its safetensors header is not valid JSON: {e.Message}");
         }
     }
 
@@ -212,8 +212,7 @@ public sealed class SafetensorsHeader
         }
     }
 
-    private static JobInputException Damaged(string file, string what, Exception? cause = null) =>
-        new($"{file}: {what}; download or write it again", cause);
+    private static JobInputException Damaged(string file, string what) => new($"{file}: {what}; download or write it again");
 
     private static long? ByteLength(TensorDType dtype, long[] shape)
     {
