@@ -43,7 +43,7 @@ enum {
 };
 
 typedef int32_t tn_dtype;
-enum { TN_FLOAT32 = 1, TN_BFLOAT16 = 2 };
+enum { TN_FLOAT32 = 1, TN_BFLOAT16 = 2, TN_FLOAT16 = 3 /* attention on CUDA only */ };
 
 typedef int32_t tn_device;
 enum { TN_DEVICE_CPU = 0, TN_DEVICE_CUDA = 1 };

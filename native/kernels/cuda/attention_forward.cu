@@ -1,0 +1,154 @@
+// Forward attention for every chip with mma.sync (sm_80 and later).
+// A thread block owns 128 query rows, a warp 32 of them; keys stream from the right-most visible block to the left.
+#include "attention.h"
+#include "launch.h"
+#include "shared_tile.cuh"
+#include "softmax.cuh"
+
+namespace trainer::cuda {
+
+namespace {
+
+struct Parameters {
+    Attention attention;
+    Matrix q, k, v, out;
+    float* lse;
+    Tiles tiles;
+};
+
+constexpr int warps = 4, threads = 32 * warps, tile_rows = 128, warp_rows = 32;
+
+template <int Dim>
+struct Sizes {
+    static constexpr int keys = Dim == 64 ? 128 : 64;
+    static constexpr int k = tile_bytes(tile_rows, Dim), v = k + tile_bytes(keys, Dim), bytes = v + tile_bytes(keys, Dim);
+};
+
+template <class T, int Dim>
+__global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Parameters p) {
+    constexpr int keys = Sizes<Dim>::keys;
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const uint32_t q_tile = shared_address(shared), k_tile = q_tile + Sizes<Dim>::k, v_tile = q_tile + Sizes<Dim>::v;
+    const Attention& a = p.attention;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int head = blockIdx.x % a.q_heads, kv_head = head / (a.q_heads / a.kv_heads);
+    const Tile tile = find_tile(p.tiles, Axis::queries, blockIdx.x / a.q_heads);
+    const Sequence& s = tile.sequence;
+    const int first_row = tile.level * tile_rows, last_row = min(first_row + tile_rows, s.q_length) - 1;
+    const int first_key = visible_keys(a, s, first_row).from, end_key = visible_keys(a, s, last_row).end;
+    const int begin_block = first_key / keys, end_block = first_key < end_key ? (end_key + keys - 1) / keys : begin_block;
+
+    const uint16_t *k = p.k.at(s.k_begin, kv_head), *v = p.v.at(s.k_begin, kv_head);
+    const auto copy_block = [&](uint32_t to, const uint16_t* from, int64_t stride, int block) {
+        copy_tile<keys, Dim, threads>(to, from + int64_t{block} * keys * stride, stride, s.k_length - block * keys, a.head_dim);
+        close_copy_group();
+    };
+    copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row, a.head_dim);
+    if (begin_block < end_block) copy_block(k_tile, k, p.k.token_stride, end_block - 1);
+
+    float o[2][Dim / 8][4] = {};
+    Rows row_state[2];
+    Visible visible[2][2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            visible[i][half] = visible_keys(a, s, first_row + warp * warp_rows + 16 * i + 8 * half + lane / 4);
+    const int all_see_from = visible_keys(a, s, last_row).from, all_see_end = visible_keys(a, s, first_row).end;
+
+    for (int block = end_block - 1; block >= begin_block; --block) {
+        wait_copy_groups<0>();
+        __syncthreads();  // this block's keys are here, and every warp is done with the previous values
+        copy_block(v_tile, v, p.v.token_stride, block);
+
+        float scores[2][keys / 8][4] = {};
+#pragma unroll
+        for (int step = 0; step < Dim / 16; ++step) {
+            uint32_t q_part[2][4];
+            load_a<tile_rows>(q_part[0], q_tile, warp * warp_rows, step, lane);
+            load_a<tile_rows>(q_part[1], q_tile, warp * warp_rows + 16, step, lane);
+#pragma unroll
+            for (int n = 0; n < keys / 16; ++n) {
+                uint32_t k_part[4];
+                load_b<keys>(k_part, k_tile, 16 * n, step, lane);
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    mma<T>(scores[i][2 * n], q_part[i], k_part[0], k_part[1]);
+                    mma<T>(scores[i][2 * n + 1], q_part[i], k_part[2], k_part[3]);
+                }
+            }
+        }
+        wait_copy_groups<0>();
+        __syncthreads();  // the values are here, and every warp is done with the keys
+        if (block > begin_block) copy_block(k_tile, k, p.k.token_stride, block - 1);
+
+        const bool masked = block * keys < all_see_from || (block + 1) * keys > all_see_end;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            float shrink[2];
+            if (masked) mask_scores(scores[i], visible[i], block * keys, lane);
+            row_state[i].absorb(scores[i], a.scale_log2, shrink);
+            scale_rows(o[i], shrink);
+        }
+
+#pragma unroll
+        for (int step = 0; step < keys / 16; ++step) {
+            uint32_t probabilities[2][4];
+            pack_a<T>(probabilities[0], scores[0], step);
+            pack_a<T>(probabilities[1], scores[1], step);
+#pragma unroll
+            for (int n = 0; n < Dim / 16; ++n) {
+                uint32_t v_part[4];
+                load_b_transposed<keys>(v_part, v_tile, step, n, lane);
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    mma<T>(o[i][2 * n], probabilities[i], v_part[0], v_part[1]);
+                    mma<T>(o[i][2 * n + 1], probabilities[i], v_part[2], v_part[3]);
+                }
+            }
+        }
+    }
+
+    wait_copy_groups<0>();
+    __syncthreads();  // also when there was no block: the copy of q must not land on the output below
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        float factor[2], lse[2];
+        row_state[i].finish(a.scale, factor, lse);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = first_row + warp * warp_rows + 16 * i + 8 * half + lane / 4;
+            if (lane % 4 == 0 && row < s.q_length) p.lse[head * a.q_tokens + s.q_begin + row] = lse[half];
+        }
+        store_rows<T, tile_rows, Dim / 8>(q_tile, o[i], factor, warp * warp_rows + 16 * i, lane);
+    }
+    __syncwarp();
+    write_rows<tile_rows, Dim, warp_rows>(q_tile, p.out.at(s.q_begin + first_row, head), p.out.token_stride, warp * warp_rows,
+                                          s.q_length - first_row, a.head_dim, lane);
+}
+
+template <class T, int Dim>
+void start(const tn_attention_forward_args& args, cudaStream_t stream) {
+    const tn_attention_shape& shape = args.shape;
+    Parameters p{attention(shape), matrix(args.q_TNH), matrix(args.k_TMH), matrix(args.v_TMH), matrix(args.out_TNH), args.lse_NT, {}};
+    for (const Tiles& tiles : cut_into_tiles(shape, Axis::queries, tile_rows)) {
+        p.tiles = tiles;
+        launch(forward<T, Dim>, "attention forward", int64_t{tiles.count} * shape.q_heads, threads, Sizes<Dim>::bytes, stream, p);
+    }
+}
+
+template <class T>
+void start(const tn_attention_forward_args& args, cudaStream_t stream) {
+    if (args.shape.head_dim <= 64) start<T, 64>(args, stream);
+    else if (args.shape.head_dim <= 96) start<T, 96>(args, stream);
+    else start<T, 128>(args, stream);
+}
+
+}  // namespace
+
+void portable_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream) {
+    if (args.shape.dtype == TN_BFLOAT16) start<Bf16>(args, stream);
+    else start<Fp16>(args, stream);
+}
+
+}  // namespace trainer::cuda

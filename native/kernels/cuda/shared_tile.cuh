@@ -1,0 +1,70 @@
+// Tiles in shared memory. A tile of Rows rows lies in pages of 64 columns; a page's row is 128 bytes, its eight 16-byte
+// chunks exchanged by the row number: free of bank conflicts for rows, columns and copies, and what wgmma calls 128B swizzle.
+#pragma once
+#include "ptx.cuh"
+
+namespace trainer::cuda {
+
+__host__ __device__ constexpr int pages(int columns) { return (columns + 63) / 64; }
+__host__ __device__ constexpr int tile_bytes(int rows, int columns) { return rows * pages(columns) * 128; }
+
+// Address of 16-byte chunk `chunk` (8 columns) of a row.
+template <int Rows>
+__device__ inline uint32_t chunk_address(uint32_t tile, int row, int chunk) {
+    return tile + (chunk / 8) * (Rows * 128) + row * 128 + ((chunk ^ row) & 7) * 16;
+}
+
+// Starts copying rows [0, valid_rows) of width head_dim into the tile; the rest of it becomes zeros.
+template <int Rows, int Columns, int Threads>
+__device__ inline void copy_tile(uint32_t tile, const uint16_t* from, int64_t row_stride, int valid_rows, int head_dim) {
+    constexpr int chunks = Columns / 8;
+#pragma unroll
+    for (int i = 0; i < Rows * chunks / Threads; ++i) {
+        const int linear = i * Threads + static_cast<int>(threadIdx.x), row = linear / chunks, chunk = linear % chunks;
+        const bool valid = row < valid_rows && chunk * 8 < head_dim;
+        copy_16(chunk_address<Rows>(tile, row, chunk), valid ? from + row * row_stride + chunk * 8 : from, valid);
+    }
+}
+
+// Operand A of mma: rows [row, row+16), columns [16k, 16k+16).
+template <int Rows>
+__device__ inline void load_a(uint32_t (&a)[4], uint32_t tile, int row, int k, int lane) {
+    load_matrices(a, chunk_address<Rows>(tile, row + lane % 16, 2 * k + lane / 16));
+}
+
+// Operand B where the tile's rows are mma's n: two n8 blocks from row `row`, as {b0, b1} of the first, then of the second.
+template <int Rows>
+__device__ inline void load_b(uint32_t (&b)[4], uint32_t tile, int row, int k, int lane) {
+    load_matrices(b, chunk_address<Rows>(tile, row + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+}
+
+// Operand B where the tile's rows are mma's k: rows [16k, 16k+16), two n8 blocks from column 16n, in the same order.
+template <int Rows>
+__device__ inline void load_b_transposed(uint32_t (&b)[4], uint32_t tile, int k, int n, int lane) {
+    load_matrices_transposed(b, chunk_address<Rows>(tile, 16 * k + lane % 16, 2 * n + lane / 16));
+}
+
+// Accumulators of 16 rows, times factor[row/8], into rows [row, row+16) of a tile.
+template <class T, int Rows, int Blocks>
+__device__ inline void store_rows(uint32_t tile, const float (&d)[Blocks][4], const float (&factor)[2], int row, int lane) {
+#pragma unroll
+    for (int n = 0; n < Blocks; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            store_shared(chunk_address<Rows>(tile, row + lane / 4 + 8 * half, n) + lane % 4 * 4,
+                         pack<T>(d[n][2 * half] * factor[half], d[n][2 * half + 1] * factor[half]));
+}
+
+// One warp writes rows [row, row + Count) of a tile to global memory, as far as they are valid.
+template <int Rows, int Columns, int Count>
+__device__ inline void write_rows(uint32_t tile, uint16_t* to, int64_t row_stride, int row, int valid_rows, int head_dim, int lane) {
+    constexpr int chunks = Columns / 8;
+#pragma unroll 4
+    for (int i = lane; i < Count * chunks; i += 32) {
+        const int r = row + i / chunks, chunk = i % chunks;
+        if (r < valid_rows && chunk * 8 < head_dim)
+            *reinterpret_cast<uint4*>(to + r * row_stride + chunk * 8) = load_shared_16(chunk_address<Rows>(tile, r, chunk));
+    }
+}
+
+}  // namespace trainer::cuda
