@@ -13,5 +13,6 @@ void portable_attention_backward(const tn_attention_backward_args& args, const f
 
 // sm_90a, head_dim 64 or 128.
 void hopper_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream);
+void hopper_attention_backward(const tn_attention_backward_args& args, const float* delta, cudaStream_t stream);
 
 }  // namespace trainer::cuda

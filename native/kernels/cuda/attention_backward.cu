@@ -173,7 +173,6 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
 
     float dq[2][Dim / 8][4] = {};
     float lse_log2[2][2], delta[2][2];
-    Visible visible[2][2];
 #pragma unroll
     for (int i = 0; i < 2; ++i)
 #pragma unroll
@@ -183,7 +182,6 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
             const bool valid = row < s.q_length;
             lse_log2[i][half] = valid ? p.lse[at] * log2_e : 0;
             delta[i][half] = valid ? p.delta[at] : 0;
-            visible[i][half] = visible_keys(a, s, row);
         }
 
     for (int block = begin_block; block < end_block; ++block) {
@@ -227,7 +225,7 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
                     float probability = exp2_fast(fmaf(scores[i][n][e], a.scale_log2, -lse_log2[i][e / 2]));
                     if (masked) {
                         const int key = block * keys + 8 * n + 2 * (lane % 4) + e % 2;
-                        const Visible& row = visible[i][e / 2];
+                        const Visible row = visible_keys(a, s, first_row + warp_row + 16 * i + 8 * (e / 2) + lane / 4);
                         if (key < row.from || key >= row.end) probability = 0;
                     }
                     dp[i][n][e] = probability * (dp[i][n][e] - delta[i][e / 2]);

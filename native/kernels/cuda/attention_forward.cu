@@ -48,12 +48,6 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
 
     float o[2][Dim / 8][4] = {};
     Rows row_state[2];
-    Visible visible[2][2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-            visible[i][half] = visible_keys(a, s, first_row + warp * warp_rows + 16 * i + 8 * half + lane / 4);
     const int all_see_from = visible_keys(a, s, last_row).from, all_see_end = visible_keys(a, s, first_row).end;
 
     for (int block = end_block - 1; block >= begin_block; --block) {
@@ -86,7 +80,10 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             float shrink[2];
-            if (masked) mask_scores(scores[i], visible[i], block * keys, lane);
+            if (masked) {
+                const int row = first_row + warp * warp_rows + 16 * i + lane / 4;
+                mask_scores(scores[i], {visible_keys(a, s, row), visible_keys(a, s, row + 8)}, block * keys, lane);
+            }
             row_state[i].absorb(scores[i], a.scale_log2, shrink);
             scale_rows(o[i], shrink);
         }

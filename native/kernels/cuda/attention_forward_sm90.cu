@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "hopper.cuh"
 #include "launch.h"
+#include "query_work.cuh"
 #include "softmax.cuh"
 #include "device.h"
 #include "tensor_map.h"
@@ -19,10 +20,14 @@ struct Parameters {
     Attention attention;
     Matrix out;
     float* lse;
+    Order order;
     Tiles tiles;
 };
 
 constexpr int stages = 2, keys = 128;
+#ifndef PINGPONG
+#define PINGPONG 0
+#endif
 
 template <int Dim>
 struct Sizes {
@@ -46,45 +51,6 @@ struct Barriers {
     __device__ uint32_t v_empty(int stage) const { return first + 16 + 8 * (3 * stages + stage); }
 };
 
-// A position in a ring of stages; parity is that of the phase which fills the stage.
-struct Turn {
-    int stage = 0;
-    uint32_t parity = 0;
-
-    __device__ void advance() {
-        if (++stage == stages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
-// What one tile of queries has to visit.
-struct Work {
-    Sequence sequence;
-    int head, kv_head, first_row;
-    int begin_block, end_block;         // of keys
-    int all_see_begin, all_see_end;     // blocks [all_see_begin, all_see_end) need no mask
-
-    template <int TileRows>
-    static __device__ Work at(const Parameters& p, int index) {
-        const Attention& a = p.attention;
-        const Tile tile = find_tile(p.tiles, Axis::queries, index / a.q_heads);
-        Work w;
-        w.sequence = tile.sequence;
-        w.head = index % a.q_heads;
-        w.kv_head = w.head / (a.q_heads / a.kv_heads);
-        w.first_row = tile.level * TileRows;
-        const int last_row = min(w.first_row + TileRows, tile.sequence.q_length) - 1;
-        const Visible first = visible_keys(a, tile.sequence, w.first_row), last = visible_keys(a, tile.sequence, last_row);
-        w.begin_block = first.from / keys;
-        w.end_block = first.from < last.end ? (last.end + keys - 1) / keys : w.begin_block;
-        w.all_see_begin = (last.from + keys - 1) / keys;
-        w.all_see_end = max(first.end, 0) / keys;
-        return w;
-    }
-};
-
 // The tile that this thread block takes in its n-th round, or the count of tiles when there is none. Tiles come in order of
 // falling work; turning the order round in every other round gives each thread block a like share.
 __device__ int tile_of_round(int round, int count) {
@@ -97,12 +63,12 @@ __device__ void produce(const Parameters& p, uint32_t base) {
     using Size = Sizes<Dim>;
     const Barriers barriers{base + Size::barriers};
     const int count = p.tiles.count * p.attention.q_heads;
-    Turn key_turn, value_turn;
+    Turn<stages> key_turn, value_turn;
     uint32_t q_parity = 0;
     for (int round = 0; round * static_cast<int>(gridDim.x) < count; ++round) {
         const int index = tile_of_round(round, count);
         if (index == count) continue;
-        const Work w = Work::at<Size::rows>(p, index);
+        const QueryWork w = query_work<Size::rows, keys>(p.attention, p.tiles, p.order, index);
         if (w.begin_block == w.end_block) continue;
         const auto copy_keys = [&](int block) {
             wait(barriers.k_empty(key_turn.stage), key_turn.parity ^ 1);
@@ -145,7 +111,7 @@ struct Consumer {
     const int group = static_cast<int>(threadIdx.x) / 128 - 1, lane = threadIdx.x % 32;
     const int row = 64 * group + static_cast<int>(threadIdx.x) % 128 / 32 * 16;  // the warp's first one in the tile
     const bool speaker = threadIdx.x % 128 == 0;                                 // arrives for its warpgroup
-    Turn key_turn, value_turn;
+    Turn<stages> key_turn, value_turn;
     uint32_t q_parity = 0;
 
     __device__ Consumer(const Parameters& parameters, uint32_t shared_base) : p(parameters), base(shared_base) {}
@@ -179,7 +145,7 @@ struct Consumer {
         sync_threads(1, consumer_threads);
     }
 
-    __device__ void tile(const Work& w) {
+    __device__ void tile(const QueryWork& w) {
         const Attention& a = p.attention;
         const Sequence& s = w.sequence;
         const int first_row = w.first_row + row + lane / 4;
@@ -211,9 +177,11 @@ struct Consumer {
 
             const auto step = [&](auto masked) {
                 wait(barriers.k_full(key_turn.stage), key_turn.parity);
+                if (PINGPONG) sync_threads(4 + group, 256);
                 start_scores(scores, key_turn.stage);
                 wait(barriers.v_full(value_turn.stage), value_turn.parity);
                 start_output(out, probabilities, value_turn.stage);
+                if (PINGPONG) arrive_threads(4 + (group + 1) % Size::consumers, 256);
                 wait_products<1>();
                 pin(scores);
                 if (speaker) arrive(barriers.k_empty(key_turn.stage));
@@ -243,7 +211,7 @@ struct Consumer {
         write(w, out, rows);
     }
 
-    __device__ void write(const Work& w, const float (&out)[Dim / 8][4], const Rows& rows) const {
+    __device__ void write(const QueryWork& w, const float (&out)[Dim / 8][4], const Rows& rows) const {
         const Attention& a = p.attention;
         const Sequence& s = w.sequence;
         float factor[2], lse[2];
@@ -289,10 +257,11 @@ __global__ void __launch_bounds__(Sizes<Dim>::threads, 1) forward_sm90(const __g
     } else {
         grow_registers<Size::consumer_registers>();
         Consumer<T, Dim> consumer(p, base);
+        if (PINGPONG && consumer.group == Size::consumers - 1) arrive_threads(4, 256);
         const int count = p.tiles.count * p.attention.q_heads;
         for (int round = 0; round * static_cast<int>(gridDim.x) < count; ++round) {
             const int index = tile_of_round(round, count);
-            if (index < count) consumer.tile(Work::at<Size::rows>(p, index));
+            if (index < count) consumer.tile(query_work<Size::rows, keys>(p.attention, p.tiles, p.order, index));
         }
     }
 }
@@ -301,13 +270,14 @@ template <class T, int Dim>
 void start(const tn_attention_forward_args& args, cudaStream_t stream) {
     using Size = Sizes<Dim>;
     const tn_attention_shape& s = args.shape;
+    const int multiprocessors = current_device().multiprocessors;
     Parameters p{tensor_map(args.q_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, 64),
                  tensor_map(args.k_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
                  tensor_map(args.v_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
-                 attention(s), matrix(args.out_TNH), args.lse_NT, {}};
+                 attention(s), matrix(args.out_TNH), args.lse_NT, l2_order(4 * s.k_tokens * s.head_dim, s.q_heads, s.q_heads / s.kv_heads, multiprocessors), {}};
     for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, Size::rows)) {
         p.tiles = tiles;
-        launch(forward_sm90<T, Dim>, "attention forward", std::min<int64_t>(current_device().multiprocessors, int64_t{tiles.count} * s.q_heads), Size::threads,
+        launch(forward_sm90<T, Dim>, "attention forward", std::min<int64_t>(multiprocessors, int64_t{tiles.count} * s.q_heads), Size::threads,
                Size::aligned_bytes, stream, p);
     }
 }

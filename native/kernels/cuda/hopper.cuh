@@ -29,6 +29,20 @@ __device__ inline void wait(uint32_t barrier, uint32_t parity) {
                  : "memory");
 }
 
+// A position in a ring of stages; parity is that of the phase which fills the stage.
+template <int Stages>
+struct Turn {
+    int stage = 0;
+    uint32_t parity = 0;
+
+    __device__ void advance() {
+        if (++stage == Stages) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
 // Columns [column, column+64) of tokens [token, ...) of one head, as many as the map's box says, to one page of a tile.
 __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, uint32_t barrier, int column, int head, int token) {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),

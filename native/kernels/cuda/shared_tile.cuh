@@ -17,12 +17,17 @@ __device__ inline uint32_t chunk_address(uint32_t tile, int row, int chunk) {
 // Starts copying rows [0, valid_rows) of width head_dim into the tile; the rest of it becomes zeros.
 template <int Rows, int Columns, int Threads>
 __device__ inline void copy_tile(uint32_t tile, const uint16_t* from, int64_t row_stride, int valid_rows, int head_dim) {
-    constexpr int chunks = Columns / 8;
+    constexpr int width = pages(Columns) * 8, step = Threads / width;  // chunks of a row, rows of a pass
+    static_assert(step % 8 == 0, "a thread meets the same exchange of chunks in every pass");
+    const int row = static_cast<int>(threadIdx.x) / width, chunk = static_cast<int>(threadIdx.x) % width;
+    if (chunk * 8 >= Columns) return;
+    const uint32_t to = chunk_address<Rows>(tile, row, chunk);
+    const int valid = chunk * 8 < head_dim ? valid_rows - row : 0;
+    from += row * row_stride + chunk * 8;
 #pragma unroll
-    for (int i = 0; i < Rows * chunks / Threads; ++i) {
-        const int linear = i * Threads + static_cast<int>(threadIdx.x), row = linear / chunks, chunk = linear % chunks;
-        const bool valid = row < valid_rows && chunk * 8 < head_dim;
-        copy_16(chunk_address<Rows>(tile, row, chunk), valid ? from + row * row_stride + chunk * 8 : from, valid);
+    for (int pass = 0; pass < Rows / step; ++pass) {
+        copy_16(to + pass * step * 128, from, pass * step < valid);
+        from += step * row_stride;
     }
 }
 

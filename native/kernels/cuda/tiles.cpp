@@ -1,7 +1,7 @@
 #include "tiles.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
 namespace trainer::cuda {
 
@@ -28,6 +28,14 @@ std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, in
         }
     }
     return tables;
+}
+
+Order l2_order(int64_t group_bytes, int32_t heads, int32_t group, int32_t multiprocessors) {
+    constexpr int64_t cache_share = 32 << 20;
+    int64_t section = group * std::max<int64_t>(1, cache_share / std::max<int64_t>(1, group_bytes));
+    if (section >= heads) return {heads, std::numeric_limits<int32_t>::max() / heads};
+    while (heads % section != 0) section -= group;
+    return {static_cast<int32_t>(section), static_cast<int32_t>((multiprocessors + section - 1) / section)};
 }
 
 Attention attention(const tn_attention_shape& s) {

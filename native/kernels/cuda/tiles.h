@@ -53,6 +53,27 @@ inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t
     return {sequence, level, levels(sequence)};
 }
 
+// In which order thread blocks take (tile, head) pairs: level by level, but only section_heads heads at a time for a run of
+// section_tiles tiles, so that the keys and values of the heads in work stay in the L2 cache.
+struct Order {
+    int32_t section_heads, section_tiles;
+};
+
+// `group` of the heads that own the tiles stream the same group_bytes. A section runs for about one wave of thread blocks.
+Order l2_order(int64_t group_bytes, int32_t heads, int32_t group, int32_t multiprocessors);
+
+struct HeadTile {
+    int32_t tile, head;
+};
+
+inline __host__ __device__ HeadTile find_head_tile(const Tiles& tiles, const Order& order, int32_t heads, int32_t index) {
+    const int32_t run = index / (order.section_tiles * heads), first_tile = run * order.section_tiles;
+    const int32_t left = tiles.count - first_tile, run_tiles = order.section_tiles < left ? order.section_tiles : left;
+    const int32_t within = index - first_tile * heads, section = within / (run_tiles * order.section_heads);
+    const int32_t rest = within - section * run_tiles * order.section_heads;
+    return {first_tile + rest / order.section_heads, section * order.section_heads + rest % order.section_heads};
+}
+
 // [tokens, heads, head_dim] of 16-bit elements, the last axis contiguous.
 struct Matrix {
     uint16_t* data;
