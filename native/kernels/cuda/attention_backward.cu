@@ -61,27 +61,28 @@ __global__ void __launch_bounds__(threads, 2) backward_keys(const __grid_constan
     close_copy_group();
     if (visits > 0) copy_visit(0);
 
+    const uint32_t k_lane = a_lane(k_tile + warp_row * 128, lane);
     float dk[Dim / 8][4] = {}, dv[Dim / 8][4] = {};
     for (int visit = 0; visit < visits; ++visit) {
         wait_copy_groups<0>();
         __syncthreads();  // this visit is here, and every warp is done with the last one
         if (visit + 1 < visits) copy_visit(visit + 1);
         const int stage = visit % stages, first_row = (begin_block + visit % blocks) * rows;
-        const uint32_t q_tile = base + Size::q + stage * Size::tile, dout_tile = base + Size::dout + stage * Size::tile;
+        const uint32_t q_tile = base + Size::q + stage * Size::tile, q_lane = a_lane(q_tile, lane), q_b_lane = b_lane(q_tile, lane);
 
         float scores[rows / 8][4] = {}, dp[rows / 8][4] = {};
 #pragma unroll
         for (int step = 0; step < Dim / 16; ++step) {
             uint32_t k_part[4], v_part[4];
-            load_a<keys>(k_part, k_tile, warp_row, step, lane);
-            load_a<keys>(v_part, v_tile, warp_row, step, lane);
+            load_a<keys>(k_part, k_lane, 0, step);
+            load_a<keys>(v_part, k_lane + Size::v, 0, step);
 #pragma unroll
             for (int n = 0; n < rows / 16; ++n) {
                 uint32_t part[4];
-                load_b<rows>(part, q_tile, 16 * n, step, lane);
+                load_b<rows>(part, q_b_lane, n, step);
                 mma<T>(scores[2 * n], k_part, part[0], part[1]);
                 mma<T>(scores[2 * n + 1], k_part, part[2], part[3]);
-                load_b<rows>(part, dout_tile, 16 * n, step, lane);
+                load_b<rows>(part, q_b_lane + (Size::dout - Size::q), n, step);
                 mma<T>(dp[2 * n], v_part, part[0], part[1]);
                 mma<T>(dp[2 * n + 1], v_part, part[2], part[3]);
             }
@@ -114,10 +115,10 @@ __global__ void __launch_bounds__(threads, 2) backward_keys(const __grid_constan
 #pragma unroll
             for (int n = 0; n < Dim / 16; ++n) {
                 uint32_t part[4];
-                load_b_transposed<rows>(part, dout_tile, step, n, lane);
+                load_b_transposed<rows>(part, q_lane + (Size::dout - Size::q), step, n);
                 mma<T>(dv[2 * n], p_part, part[0], part[1]);
                 mma<T>(dv[2 * n + 1], p_part, part[2], part[3]);
-                load_b_transposed<rows>(part, q_tile, step, n, lane);
+                load_b_transposed<rows>(part, q_lane, step, n);
                 mma<T>(dk[2 * n], ds_part, part[0], part[1]);
                 mma<T>(dk[2 * n + 1], ds_part, part[2], part[3]);
             }
@@ -171,6 +172,7 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
     close_copy_group();
     if (begin_block < end_block) copy_block(begin_block);
 
+    const uint32_t q_lane = a_lane(q_tile + warp_row * 128, lane);
     float dq[2][Dim / 8][4] = {};
     float lse_log2[2][2], delta[2][2];
 #pragma unroll
@@ -189,7 +191,7 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
         __syncthreads();  // this block is here, and every warp is done with the last one
         if (block + 1 < end_block) copy_block(block + 1);
         const int stage = block % stages;
-        const uint32_t k_tile = base + Size::k + stage * Size::tile, v_tile = base + Size::v + stage * Size::tile;
+        const uint32_t k_tile = base + Size::k + stage * Size::tile, k_lane = a_lane(k_tile, lane), k_b_lane = b_lane(k_tile, lane);
 
         float scores[2][keys / 8][4] = {}, dp[2][keys / 8][4] = {};
 #pragma unroll
@@ -197,14 +199,14 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
             uint32_t q_part[2][4], dout_part[2][4];
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-                load_a<rows>(q_part[i], q_tile, warp_row + 16 * i, step, lane);
-                load_a<rows>(dout_part[i], dout_tile, warp_row + 16 * i, step, lane);
+                load_a<rows>(q_part[i], q_lane, i, step);
+                load_a<rows>(dout_part[i], q_lane + Size::dout, i, step);
             }
 #pragma unroll
             for (int n = 0; n < keys / 16; ++n) {
                 uint32_t k_part[4], v_part[4];
-                load_b<keys>(k_part, k_tile, 16 * n, step, lane);
-                load_b<keys>(v_part, v_tile, 16 * n, step, lane);
+                load_b<keys>(k_part, k_b_lane, n, step);
+                load_b<keys>(v_part, k_b_lane + (Size::v - Size::k), n, step);
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     mma<T>(scores[i][2 * n], q_part[i], k_part[0], k_part[1]);
@@ -239,7 +241,7 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
 #pragma unroll
             for (int n = 0; n < Dim / 16; ++n) {
                 uint32_t k_part[4];
-                load_b_transposed<keys>(k_part, k_tile, step, n, lane);
+                load_b_transposed<keys>(k_part, k_lane, step, n);
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     mma<T>(dq[i][2 * n], ds_part[i], k_part[0], k_part[1]);

@@ -18,6 +18,9 @@ namespace {
 #ifndef QUERY_KEYS
 #define QUERY_KEYS 128
 #endif
+#ifndef ORDER
+#define ORDER 0
+#endif
 
 struct Parameters {
     CUtensorMap q, k, v, dout;
@@ -163,12 +166,7 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
     float scores[rows / 8][4], dp[rows / 8][4];
     Turn<stages> turn;
     const auto start_scores = [&](int stage) {
-        const uint64_t q = describe(base + Size::q + stage * Size::q_bytes);
-        begin_products();
-#pragma unroll
-        for (int step = 0; step < Dim / 16; ++step)
-            wgmma<false, false>(T{}, scores, k_part + along<Size::keys>(step), q + along<rows>(step), step > 0);
-        close_products();
+        start_product<T, Dim, Size::keys, rows>(scores, k_part, describe(base + Size::q + stage * Size::q_bytes));
     };
     // Waits for a stage's queries, clears what belongs to another sequence, and starts their scores.
     const auto open_visit = [&](int visit, const Turn<stages>& at) {
@@ -186,20 +184,14 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
 
     if (visits > 0) {
         wait(barriers.keys_full(), 0);
-        open_visit(0, turn);
+        if (ORDER) open_visit(0, turn);
     }
     for (int visit = 0; visit < visits; ++visit) {
         const int stage = turn.stage, first_row = w.block(visit) * rows;
         const uint32_t q_tile = base + Size::q + stage * Size::q_bytes, dout_tile = base + Size::dout + stage * Size::q_bytes;
+        if (!ORDER) open_visit(visit, turn);
         wait(barriers.dout_full(stage), turn.parity);
-        {
-            const uint64_t dout = describe(dout_tile);
-            begin_products();
-#pragma unroll
-            for (int step = 0; step < Dim / 16; ++step)
-                wgmma<false, false>(T{}, dp, v_part + along<Size::keys>(step), dout + along<rows>(step), step > 0);
-            close_products();
-        }
+        start_product<T, Dim, Size::keys, rows>(dp, v_part, describe(dout_tile));
         wait(barriers.rows_full(stage), turn.parity);
         wait_products<1>();
         pin(scores);
@@ -225,13 +217,7 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
         uint32_t p_part[rows / 16][4], ds_part[rows / 16][4];
 #pragma unroll
         for (int step = 0; step < rows / 16; ++step) pack_a<T>(p_part[step], scores, step);
-        {
-            const uint64_t dout = describe(dout_tile, rows * 128);
-            begin_products();
-#pragma unroll
-            for (int step = 0; step < rows / 16; ++step) wgmma<true>(T{}, dv, p_part[step], dout + down(step), true);
-            close_products();
-        }
+        start_sum<T>(dv, p_part, describe(dout_tile, rows * 128));
         wait_products<1>();
         pin(dp);
 #pragma unroll
@@ -242,15 +228,9 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
         }
 #pragma unroll
         for (int step = 0; step < rows / 16; ++step) pack_a<T>(ds_part[step], dp, step);
-        {
-            const uint64_t q = describe(q_tile, rows * 128);
-            begin_products();
-#pragma unroll
-            for (int step = 0; step < rows / 16; ++step) wgmma<true>(T{}, dk, ds_part[step], q + down(step), true);
-            close_products();
-        }
+        start_sum<T>(dk, ds_part, describe(q_tile, rows * 128));
         turn.advance();
-        if (visit + 1 < visits) {
+        if (ORDER && visit + 1 < visits) {
             open_visit(visit + 1, turn);
             wait_products<1>();
         } else {
@@ -369,25 +349,17 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
     float scores[keys / 8][4], dp[keys / 8][4];
     Turn<stages> turn;
     const auto start_scores = [&](int stage) {
-        const uint64_t k = describe(base + Size::k + stage * Size::k_bytes);
-        begin_products();
-#pragma unroll
-        for (int step = 0; step < Dim / 16; ++step)
-            wgmma<false, false>(T{}, scores, q_part + along<Size::rows>(step), k + along<keys>(step), step > 0);
-        close_products();
+        start_product<T, Dim, Size::rows, keys>(scores, q_part, describe(base + Size::k + stage * Size::k_bytes));
     };
     const auto visit = [&](int block, auto masked) {
         const int stage = turn.stage;
         const int valid_rows = s.k_length - block * keys;
-        wait(barriers.v_full(stage), turn.parity);
-        {
-            const uint64_t v = describe(base + Size::v + stage * Size::k_bytes);
-            begin_products();
-#pragma unroll
-            for (int step = 0; step < Dim / 16; ++step)
-                wgmma<false, false>(T{}, dp, dout_part + along<Size::rows>(step), v + along<keys>(step), step > 0);
-            close_products();
+        if (!ORDER) {
+            wait(barriers.k_full(stage), turn.parity);
+            start_scores(stage);
         }
+        wait(barriers.v_full(stage), turn.parity);
+        start_product<T, Dim, Size::rows, keys>(dp, dout_part, describe(base + Size::v + stage * Size::k_bytes));
         wait_products<1>();
         pin(scores);
         if constexpr (decltype(masked)::value) {
@@ -417,15 +389,9 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
             publish_shared();
             sync_threads(1, 128 * consumers);
         }
-        {
-            const uint64_t k = describe(base + Size::k + stage * Size::k_bytes, keys * 128);
-            begin_products();
-#pragma unroll
-            for (int step = 0; step < keys / 16; ++step) wgmma<true>(T{}, dq, ds_part[step], k + down(step), true);
-            close_products();
-        }
+        start_sum<T>(dq, ds_part, describe(base + Size::k + stage * Size::k_bytes, keys * 128));
         turn.advance();
-        if (block > w.begin_block) {
+        if (ORDER && block > w.begin_block) {
             wait(barriers.k_full(turn.stage), turn.parity);
             start_scores(turn.stage);
             wait_products<1>();
@@ -438,8 +404,10 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
 
     if (w.begin_block < w.end_block) {
         wait(barriers.queries_full(), 0);
-        wait(barriers.k_full(0), 0);
-        start_scores(0);
+        if (ORDER) {
+            wait(barriers.k_full(0), 0);
+            start_scores(0);
+        }
         int block = w.end_block - 1;
         for (; block >= w.begin_block && block >= w.all_see_end; --block) visit(block, std::true_type{});
         for (; block >= w.begin_block && block >= w.all_see_begin; --block) visit(block, std::false_type{});

@@ -16,11 +16,14 @@ struct Parameters {
     Tiles tiles;
 };
 
+#ifndef F64
+#define F64 128
+#endif
 constexpr int warps = 4, threads = 32 * warps, tile_rows = 128, warp_rows = 32;
 
 template <int Dim>
 struct Sizes {
-    static constexpr int keys = Dim == 64 ? 128 : 64;
+    static constexpr int keys = Dim == 64 ? F64 : 64;
     static constexpr int k = tile_bytes(tile_rows, Dim), v = k + tile_bytes(keys, Dim), bytes = v + tile_bytes(keys, Dim);
 };
 
@@ -46,6 +49,7 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
     copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row, a.head_dim);
     if (begin_block < end_block) copy_block(k_tile, k, p.k.token_stride, end_block - 1);
 
+    const uint32_t q_lane = a_lane(q_tile + warp * warp_rows * 128, lane), k_lane = b_lane(k_tile, lane), v_lane = a_lane(v_tile, lane);
     float o[2][Dim / 8][4] = {};
     Rows row_state[2];
     const int all_see_from = visible_keys(a, s, last_row).from, all_see_end = visible_keys(a, s, first_row).end;
@@ -59,12 +63,12 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
 #pragma unroll
         for (int step = 0; step < Dim / 16; ++step) {
             uint32_t q_part[2][4];
-            load_a<tile_rows>(q_part[0], q_tile, warp * warp_rows, step, lane);
-            load_a<tile_rows>(q_part[1], q_tile, warp * warp_rows + 16, step, lane);
+            load_a<tile_rows>(q_part[0], q_lane, 0, step);
+            load_a<tile_rows>(q_part[1], q_lane, 1, step);
 #pragma unroll
             for (int n = 0; n < keys / 16; ++n) {
                 uint32_t k_part[4];
-                load_b<keys>(k_part, k_tile, 16 * n, step, lane);
+                load_b<keys>(k_part, k_lane, n, step);
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     mma<T>(scores[i][2 * n], q_part[i], k_part[0], k_part[1]);
@@ -96,7 +100,7 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
 #pragma unroll
             for (int n = 0; n < Dim / 16; ++n) {
                 uint32_t v_part[4];
-                load_b_transposed<keys>(v_part, v_tile, step, n, lane);
+                load_b_transposed<keys>(v_part, v_lane, step, n);
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     mma<T>(o[i][2 * n], probabilities[i], v_part[0], v_part[1]);

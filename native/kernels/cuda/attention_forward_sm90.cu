@@ -26,7 +26,7 @@ struct Parameters {
 
 constexpr int stages = 2, keys = 128;
 #ifndef PINGPONG
-#define PINGPONG 0
+#define PINGPONG 1
 #endif
 
 template <int Dim>
@@ -117,20 +117,11 @@ struct Consumer {
     __device__ Consumer(const Parameters& parameters, uint32_t shared_base) : p(parameters), base(shared_base) {}
 
     __device__ void start_scores(float (&scores)[keys / 8][4], int stage) const {
-        const uint64_t q = describe(base + Size::q + group * 64 * 128), k = describe(base + Size::k + stage * Size::k_bytes);
-        begin_products();
-#pragma unroll
-        for (int step = 0; step < Dim / 16; ++step)
-            wgmma<false, false>(T{}, scores, q + along<Size::rows>(step), k + along<keys>(step), step > 0);
-        close_products();
+        start_product<T, Dim, Size::rows, keys>(scores, describe(base + Size::q + group * 64 * 128), describe(base + Size::k + stage * Size::k_bytes));
     }
 
     __device__ void start_output(float (&out)[Dim / 8][4], const uint32_t (&probabilities)[keys / 16][4], int stage) const {
-        const uint64_t v = describe(base + Size::v + stage * Size::k_bytes, keys * 128);
-        begin_products();
-#pragma unroll
-        for (int step = 0; step < keys / 16; ++step) wgmma<true>(T{}, out, probabilities[step], v + down(step), true);
-        close_products();
+        start_sum<T>(out, probabilities, describe(base + Size::v + stage * Size::k_bytes, keys * 128));
     }
 
     // The copy engine knows only the end of the tensor: what it brought from the next sequence must not meet a zero

@@ -94,11 +94,26 @@ __device__ inline uint64_t describe(uint32_t address, int page_bytes = 16) {
     return uint64_t{(address & 0x3ffff) >> 4} | uint64_t(page_bytes >> 4) << 16 | (eight_rows >> 4) << 32 | swizzle_128 << 62;
 }
 
-// Offset in a descriptor to k-step `step` (16 of k): along the rows of a tile of Rows rows, or down them when transposed.
-template <int Rows>
-__device__ constexpr uint64_t along(int step) {
-    return (step / 4 * Rows * 128 + step % 4 * 32) >> 4;
+// d = a * b over Columns columns of both tiles, of RowsA and RowsB rows; in flight until wait_products.
+template <class T, int Columns, int RowsA, int RowsB, int Blocks>
+__device__ inline void start_product(float (&d)[Blocks][4], uint64_t a, uint64_t b) {
+    begin_products();
+    wgmma_first(T{}, d, a, b);
+#pragma unroll
+    for (int step = 1; step < Columns / 16; ++step) {  // 32 bytes along a row, or on to the next page
+        const uint64_t along = step % 4 * 32, page = step / 4 * 128;
+        wgmma(T{}, d, a + ((page * RowsA + along) >> 4), b + ((page * RowsB + along) >> 4));
+    }
+    close_products();
 }
-__device__ constexpr uint64_t down(int step) { return (step * 16 * 128) >> 4; }
+
+// d += a * b over the rows of b, with a in registers; in flight, a included, until wait_products.
+template <class T, int Steps, int Blocks>
+__device__ inline void start_sum(float (&d)[Blocks][4], const uint32_t (&a)[Steps][4], uint64_t b) {
+    begin_products();
+#pragma unroll
+    for (int step = 0; step < Steps; ++step) wgmma(T{}, d, a[step], b + ((step * 16 * 128) >> 4));
+    close_products();
+}
 
 }  // namespace trainer::cuda

@@ -31,22 +31,32 @@ __device__ inline void copy_tile(uint32_t tile, const uint16_t* from, int64_t ro
     }
 }
 
-// Operand A of mma: rows [row, row+16), columns [16k, 16k+16).
+// Operands of mma, by the address that this lane gives ldmatrix for the first 16 rows and columns of a tile. A step of 16
+// columns exchanges bits 5 and 6 of it, since the tile is aligned to 1024 bytes; 16 rows are 2048 bytes.
+__device__ inline uint32_t a_lane(uint32_t tile, int lane) { return chunk_address<1>(tile, lane % 16, lane / 16); }
+__device__ inline uint32_t b_lane(uint32_t tile, int lane) { return chunk_address<1>(tile, lane / 16 * 8 + lane % 8, lane / 8 % 2); }
+
 template <int Rows>
-__device__ inline void load_a(uint32_t (&a)[4], uint32_t tile, int row, int k, int lane) {
-    load_matrices(a, chunk_address<Rows>(tile, row + lane % 16, 2 * k + lane / 16));
+__device__ inline uint32_t step_address(uint32_t lane_address, int row_step, int column_step) {
+    return (lane_address ^ (column_step % 4 * 32)) + row_step * 2048 + column_step / 4 * (Rows * 128);
 }
 
-// Operand B where the tile's rows are mma's n: two n8 blocks from row `row`, as {b0, b1} of the first, then of the second.
+// Operand A: 16 rows and columns. at = a_lane(...).
 template <int Rows>
-__device__ inline void load_b(uint32_t (&b)[4], uint32_t tile, int row, int k, int lane) {
-    load_matrices(b, chunk_address<Rows>(tile, row + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+__device__ inline void load_a(uint32_t (&a)[4], uint32_t at, int row_step, int column_step) {
+    load_matrices(a, step_address<Rows>(at, row_step, column_step));
 }
 
-// Operand B where the tile's rows are mma's k: rows [16k, 16k+16), two n8 blocks from column 16n, in the same order.
+// Operand B where the tile's rows are mma's n: two n8 blocks, as {b0, b1} of the first, then of the second. at = b_lane(...).
 template <int Rows>
-__device__ inline void load_b_transposed(uint32_t (&b)[4], uint32_t tile, int k, int n, int lane) {
-    load_matrices_transposed(b, chunk_address<Rows>(tile, 16 * k + lane % 16, 2 * n + lane / 16));
+__device__ inline void load_b(uint32_t (&b)[4], uint32_t at, int row_step, int column_step) {
+    load_matrices(b, step_address<Rows>(at, row_step, column_step));
+}
+
+// Operand B where the tile's rows are mma's k: two n8 blocks of columns, in the same order. at = a_lane(...).
+template <int Rows>
+__device__ inline void load_b_transposed(uint32_t (&b)[4], uint32_t at, int row_step, int column_step) {
+    load_matrices_transposed(b, step_address<Rows>(at, row_step, column_step));
 }
 
 // Accumulators of 16 rows, times factor[row/8], into rows [row, row+16) of a tile.
