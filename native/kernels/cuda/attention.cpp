@@ -83,7 +83,7 @@ void attention_backward(const tn_attention_backward_args& args, void* stream) {
     }
     float* delta = static_cast<float*>(args.scratch);
     attention_delta(args, delta, static_cast<cudaStream_t>(stream));
-    portable_attention_backward(args, delta, static_cast<cudaStream_t>(stream));
+    (runs_hopper_kernels(device, s) ? hopper_attention_backward : portable_attention_backward)(args, delta, static_cast<cudaStream_t>(stream));
 }
 
 int64_t attention_backward_scratch_bytes(const tn_attention_shape& s) {

@@ -17,7 +17,6 @@ struct Parameters {
 };
 
 constexpr int warps = 4, threads = 32 * warps, stages = 2;
-constexpr float log2_e = 1.4426950408889634f;
 
 // dk and dv: a thread block owns 64 keys of one key head, a warp 16 of them, and visits the queries of all its query heads.
 // Scores are held transposed, keys by queries, so that they are operand A of both products without leaving the registers.
@@ -89,21 +88,19 @@ __global__ void __launch_bounds__(threads, 2) backward_keys(const __grid_constan
         }
 
         const Visible first = visible_keys(a, s, first_row), last = visible_keys(a, s, first_row + rows - 1);
-        const bool masked = first_key < last.from || first_key + keys > first.end;
+        if (first_key < last.from || first_key + keys > first.end) {
+            const int key = first_key + warp_row + lane / 4;
+            mask_scores(scores, {seeing_queries(a, s, key, key), seeing_queries(a, s, key + 8, key + 8)}, first_row, lane);
+        }
 #pragma unroll
         for (int n = 0; n < rows / 8; ++n) {
             const uint32_t column = stage * Size::row_floats + (8 * n + 2 * (lane % 4)) * 4;
             const float2 lse = load_shared_float2(base + Size::lse + column), delta = load_shared_float2(base + Size::delta + column);
+            const float minus_lse[2] = {minus_lse_log2(lse.x), minus_lse_log2(lse.y)};
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                float probability = exp2_fast(fmaf(scores[n][e], a.scale_log2, -log2_e * (e % 2 ? lse.y : lse.x)));
-                if (masked) {
-                    const Visible row = visible_keys(a, s, first_row + 8 * n + 2 * (lane % 4) + e % 2);
-                    const int key = first_key + warp_row + lane / 4 + e / 2 * 8;
-                    if (key < row.from || key >= row.end) probability = 0;
-                }
-                scores[n][e] = probability;
-                dp[n][e] = probability * (dp[n][e] - (e % 2 ? delta.y : delta.x));
+                scores[n][e] = exp2_fast(fmaf(scores[n][e], a.scale_log2, minus_lse[e % 2]));
+                dp[n][e] = scores[n][e] * (dp[n][e] - (e % 2 ? delta.y : delta.x));
             }
         }
 
@@ -174,7 +171,7 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
 
     const uint32_t q_lane = a_lane(q_tile + warp_row * 128, lane);
     float dq[2][Dim / 8][4] = {};
-    float lse_log2[2][2], delta[2][2];
+    float minus_lse[2][2], delta[2][2];
 #pragma unroll
     for (int i = 0; i < 2; ++i)
 #pragma unroll
@@ -182,7 +179,7 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
             const int row = first_row + warp_row + 16 * i + 8 * half + lane / 4;
             const int64_t at = head * a.q_tokens + s.q_begin + row;
             const bool valid = row < s.q_length;
-            lse_log2[i][half] = valid ? p.lse[at] * log2_e : 0;
+            minus_lse[i][half] = valid ? minus_lse_log2(p.lse[at]) : -INFINITY;
             delta[i][half] = valid ? p.delta[at] : 0;
         }
 
@@ -219,19 +216,17 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
 
         const bool masked = block * keys < all_see_from || (block + 1) * keys > all_see_end;
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
+        for (int i = 0; i < 2; ++i) {
+            if (masked) {
+                const int row = first_row + warp_row + 16 * i + lane / 4;
+                mask_scores(scores[i], {visible_keys(a, s, row), visible_keys(a, s, row + 8)}, block * keys, lane);
+            }
 #pragma unroll
             for (int n = 0; n < keys / 8; ++n)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    float probability = exp2_fast(fmaf(scores[i][n][e], a.scale_log2, -lse_log2[i][e / 2]));
-                    if (masked) {
-                        const int key = block * keys + 8 * n + 2 * (lane % 4) + e % 2;
-                        const Visible row = visible_keys(a, s, first_row + warp_row + 16 * i + 8 * (e / 2) + lane / 4);
-                        if (key < row.from || key >= row.end) probability = 0;
-                    }
-                    dp[i][n][e] = probability * (dp[i][n][e] - delta[i][e / 2]);
-                }
+                for (int e = 0; e < 4; ++e)
+                    dp[i][n][e] = exp2_fast(fmaf(scores[i][n][e], a.scale_log2, minus_lse[i][e / 2])) * (dp[i][n][e] - delta[i][e / 2]);
+        }
 
 #pragma unroll
         for (int step = 0; step < keys / 16; ++step) {

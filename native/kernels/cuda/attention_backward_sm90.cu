@@ -15,13 +15,6 @@ namespace trainer::cuda {
 
 namespace {
 
-#ifndef QUERY_KEYS
-#define QUERY_KEYS 128
-#endif
-#ifndef ORDER
-#define ORDER 0
-#endif
-
 struct Parameters {
     CUtensorMap q, k, v, dout;
     Attention attention;
@@ -32,8 +25,7 @@ struct Parameters {
 };
 
 constexpr int stages = 2, consumers = 2, threads = 128 * (consumers + 1);
-constexpr int producer_registers = 40, consumer_registers = 232;
-constexpr float log2_e = 1.4426950408889634f;
+constexpr int producer_registers = 32, consumer_registers = 240;
 
 // All pages of `rows` rows of a tile whose pages are `tile_rows` rows apart.
 template <int Dim>
@@ -54,7 +46,7 @@ __device__ void clear_rows(uint32_t tile, int valid_rows) {
 
 template <int Dim>
 struct KeySizes {
-    static constexpr int keys = 64 * consumers, rows = Dim == 64 ? 128 : 64;
+    static constexpr int keys = 64 * consumers, rows = Dim == 64 ? 96 : 64;
     static constexpr int k_bytes = tile_bytes(keys, Dim), q_bytes = tile_bytes(rows, Dim), row_bytes = rows * 4;
     static constexpr int k = 0, v = k_bytes, q = 2 * k_bytes, dout = q + stages * q_bytes, lse = dout + stages * q_bytes;
     static constexpr int delta = lse + stages * row_bytes, barriers = delta + stages * row_bytes;
@@ -118,7 +110,7 @@ __device__ void feed_queries(const Parameters& p, const KeyWork& w, uint32_t bas
     }
 }
 
-// One warp brings lse * log2(e) and delta of the rows: infinity and 0 beyond the sequence, so that probabilities are 0 there.
+// One warp brings -lse * log2(e) and delta of the rows: -infinity and 0 beyond the sequence, so that probabilities are 0 there.
 template <int Dim>
 __device__ void feed_rows(const Parameters& p, const KeyWork& w, uint32_t base) {
     using Size = KeySizes<Dim>;
@@ -133,9 +125,8 @@ __device__ void feed_rows(const Parameters& p, const KeyWork& w, uint32_t base) 
         for (int i = 0; i < Size::rows / 32; ++i) {
             const int row = 32 * i + lane;
             const bool valid = first_row + row < w.sequence.q_length;
-            lse[i] = valid ? p.lse[at + row] * log2_e : INFINITY;
+            lse[i] = valid ? minus_lse_log2(p.lse[at + row]) : -INFINITY;
             delta[i] = valid ? p.delta[at + row] : 0;
-            if (lse[i] == -INFINITY) lse[i] = INFINITY;  // a row that sees nothing
         }
         wait(barriers.empty(turn.stage), turn.parity ^ 1);
 #pragma unroll
@@ -165,54 +156,42 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
     float dk[Dim / 8][4] = {}, dv[Dim / 8][4] = {};
     float scores[rows / 8][4], dp[rows / 8][4];
     Turn<stages> turn;
-    const auto start_scores = [&](int stage) {
-        start_product<T, Dim, Size::keys, rows>(scores, k_part, describe(base + Size::q + stage * Size::q_bytes));
-    };
     // Waits for a stage's queries, clears what belongs to another sequence, and starts their scores.
-    const auto open_visit = [&](int visit, const Turn<stages>& at) {
-        wait(barriers.q_full(at.stage), at.parity);
+    const auto open_visit = [&](int visit) {
+        wait(barriers.q_full(turn.stage), turn.parity);
         const int valid_rows = s.q_length - w.block(visit) * rows;
         if (valid_rows < rows && s.q_begin + s.q_length < a.q_tokens) {
-            wait(barriers.dout_full(at.stage), at.parity);
-            clear_rows<rows, Dim>(base + Size::q + at.stage * Size::q_bytes, valid_rows);
-            clear_rows<rows, Dim>(base + Size::dout + at.stage * Size::q_bytes, valid_rows);
+            wait(barriers.dout_full(turn.stage), turn.parity);
+            clear_rows<rows, Dim>(base + Size::q + turn.stage * Size::q_bytes, valid_rows);
+            clear_rows<rows, Dim>(base + Size::dout + turn.stage * Size::q_bytes, valid_rows);
             publish_shared();
             sync_threads(1, 128 * consumers);
         }
-        start_scores(at.stage);
+        start_product<T, Dim, Size::keys, rows>(scores, k_part, describe(base + Size::q + turn.stage * Size::q_bytes));
     };
 
-    if (visits > 0) {
-        wait(barriers.keys_full(), 0);
-        if (ORDER) open_visit(0, turn);
-    }
+    if (visits > 0) wait(barriers.keys_full(), 0);
     for (int visit = 0; visit < visits; ++visit) {
         const int stage = turn.stage, first_row = w.block(visit) * rows;
         const uint32_t q_tile = base + Size::q + stage * Size::q_bytes, dout_tile = base + Size::dout + stage * Size::q_bytes;
-        if (!ORDER) open_visit(visit, turn);
+        open_visit(visit);
         wait(barriers.dout_full(stage), turn.parity);
         start_product<T, Dim, Size::keys, rows>(dp, v_part, describe(dout_tile));
         wait(barriers.rows_full(stage), turn.parity);
         wait_products<1>();
         pin(scores);
 
+        const Visible first = visible_keys(a, s, first_row), last = visible_keys(a, s, first_row + rows - 1);
+        if (w.first_key < last.from || w.first_key + Size::keys > first.end) {
+            const int key = w.first_key + key_row + lane / 4;
+            mask_scores(scores, {seeing_queries(a, s, key, key), seeing_queries(a, s, key + 8, key + 8)}, first_row, lane);
+        }
         const uint32_t row_values = base + stage * Size::row_bytes + lane % 4 * 8;
 #pragma unroll
         for (int n = 0; n < rows / 8; ++n) {
-            const float2 lse = load_shared_float2(row_values + Size::lse + n * 32);
+            const float2 minus_lse = load_shared_float2(row_values + Size::lse + n * 32);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) scores[n][e] = exp2_fast(fmaf(scores[n][e], a.scale_log2, e % 2 ? -lse.y : -lse.x));
-        }
-        const Visible first = visible_keys(a, s, first_row), last = visible_keys(a, s, first_row + rows - 1);
-        if (w.first_key < last.from || w.first_key + Size::keys > first.end) {
-#pragma unroll
-            for (int n = 0; n < rows / 8; ++n)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    const Visible row = visible_keys(a, s, first_row + 8 * n + 2 * (lane % 4) + e % 2);
-                    const int key = w.first_key + key_row + lane / 4 + e / 2 * 8;
-                    if (key < row.from || key >= row.end) scores[n][e] = 0;
-                }
+            for (int e = 0; e < 4; ++e) scores[n][e] = exp2_fast(fmaf(scores[n][e], a.scale_log2, e % 2 ? minus_lse.y : minus_lse.x));
         }
         uint32_t p_part[rows / 16][4], ds_part[rows / 16][4];
 #pragma unroll
@@ -229,16 +208,11 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
 #pragma unroll
         for (int step = 0; step < rows / 16; ++step) pack_a<T>(ds_part[step], dp, step);
         start_sum<T>(dk, ds_part, describe(q_tile, rows * 128));
-        turn.advance();
-        if (ORDER && visit + 1 < visits) {
-            open_visit(visit + 1, turn);
-            wait_products<1>();
-        } else {
-            wait_products<0>();
-        }
+        wait_products<0>();
         pin(dv);
         pin(dk);
         if (threadIdx.x % 128 == 0) arrive(barriers.empty(stage));
+        turn.advance();
     }
 
     // The warpgroup's own rows of the key and value tiles become its output.
@@ -284,7 +258,7 @@ __global__ void __launch_bounds__(threads, 1) backward_keys_sm90(const __grid_co
 
 template <int Dim>
 struct QuerySizes {
-    static constexpr int rows = 64 * consumers, keys = Dim == 64 ? 128 : QUERY_KEYS;
+    static constexpr int rows = 64 * consumers, keys = Dim == 64 ? 128 : 96;
     static constexpr int q_bytes = tile_bytes(rows, Dim), k_bytes = tile_bytes(keys, Dim);
     static constexpr int q = 0, dout = q_bytes, k = 2 * q_bytes, v = k + stages * k_bytes, barriers = v + stages * k_bytes;
     static constexpr int bytes = barriers + 128, aligned_bytes = bytes + 1024;
@@ -340,24 +314,18 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
     for (int half = 0; half < 2; ++half) {
         const int at = w.first_row + row + 8 * half + lane / 4;
         const int64_t index = w.head * a.q_tokens + s.q_begin + at;
-        minus_lse[half] = at < s.q_length ? p.lse[index] * -log2_e : -INFINITY;
+        minus_lse[half] = at < s.q_length ? minus_lse_log2(p.lse[index]) : -INFINITY;
         delta[half] = at < s.q_length ? p.delta[index] : 0;
-        if (minus_lse[half] == INFINITY) minus_lse[half] = -INFINITY;  // a row that sees nothing
     }
 
     float dq[Dim / 8][4] = {};
     float scores[keys / 8][4], dp[keys / 8][4];
     Turn<stages> turn;
-    const auto start_scores = [&](int stage) {
-        start_product<T, Dim, Size::rows, keys>(scores, q_part, describe(base + Size::k + stage * Size::k_bytes));
-    };
     const auto visit = [&](int block, auto masked) {
         const int stage = turn.stage;
         const int valid_rows = s.k_length - block * keys;
-        if (!ORDER) {
-            wait(barriers.k_full(stage), turn.parity);
-            start_scores(stage);
-        }
+        wait(barriers.k_full(stage), turn.parity);
+        start_product<T, Dim, Size::rows, keys>(scores, q_part, describe(base + Size::k + stage * Size::k_bytes));
         wait(barriers.v_full(stage), turn.parity);
         start_product<T, Dim, Size::rows, keys>(dp, dout_part, describe(base + Size::v + stage * Size::k_bytes));
         wait_products<1>();
@@ -390,24 +358,14 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
             sync_threads(1, 128 * consumers);
         }
         start_sum<T>(dq, ds_part, describe(base + Size::k + stage * Size::k_bytes, keys * 128));
-        turn.advance();
-        if (ORDER && block > w.begin_block) {
-            wait(barriers.k_full(turn.stage), turn.parity);
-            start_scores(turn.stage);
-            wait_products<1>();
-        } else {
-            wait_products<0>();
-        }
+        wait_products<0>();
         pin(dq);
         if (speaker) arrive(barriers.k_empty(stage));
+        turn.advance();
     };
 
     if (w.begin_block < w.end_block) {
         wait(barriers.queries_full(), 0);
-        if (ORDER) {
-            wait(barriers.k_full(0), 0);
-            start_scores(0);
-        }
         int block = w.end_block - 1;
         for (; block >= w.begin_block && block >= w.all_see_end; --block) visit(block, std::true_type{});
         for (; block >= w.begin_block && block >= w.all_see_begin; --block) visit(block, std::false_type{});

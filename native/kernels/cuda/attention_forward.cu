@@ -16,14 +16,11 @@ struct Parameters {
     Tiles tiles;
 };
 
-#ifndef F64
-#define F64 128
-#endif
 constexpr int warps = 4, threads = 32 * warps, tile_rows = 128, warp_rows = 32;
 
 template <int Dim>
 struct Sizes {
-    static constexpr int keys = Dim == 64 ? F64 : 64;
+    static constexpr int keys = Dim == 64 ? 96 : 64;
     static constexpr int k = tile_bytes(tile_rows, Dim), v = k + tile_bytes(keys, Dim), bytes = v + tile_bytes(keys, Dim);
 };
 

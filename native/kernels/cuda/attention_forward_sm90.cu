@@ -25,14 +25,11 @@ struct Parameters {
 };
 
 constexpr int stages = 2, keys = 128;
-#ifndef PINGPONG
-#define PINGPONG 1
-#endif
 
 template <int Dim>
 struct Sizes {
     static constexpr int consumers = Dim == 64 ? 3 : 2, rows = 64 * consumers, threads = 128 * (consumers + 1);
-    static constexpr int producer_registers = Dim == 64 ? 32 : 40, consumer_registers = Dim == 64 ? 160 : 232;
+    static constexpr int producer_registers = 32, consumer_registers = Dim == 64 ? 160 : 240;
     static constexpr int q_bytes = tile_bytes(rows, Dim), k_bytes = tile_bytes(keys, Dim);
     // Offsets in shared memory; barriers come last.
     static constexpr int q = 0, out = q_bytes, k = 2 * q_bytes, v = k + stages * k_bytes, barriers = v + stages * k_bytes;
@@ -168,11 +165,11 @@ struct Consumer {
 
             const auto step = [&](auto masked) {
                 wait(barriers.k_full(key_turn.stage), key_turn.parity);
-                if (PINGPONG) sync_threads(4 + group, 256);
+                sync_threads(4 + group, 256);  // the groups start their products in turn: one's run under the others' softmax
                 start_scores(scores, key_turn.stage);
                 wait(barriers.v_full(value_turn.stage), value_turn.parity);
                 start_output(out, probabilities, value_turn.stage);
-                if (PINGPONG) arrive_threads(4 + (group + 1) % Size::consumers, 256);
+                arrive_threads(4 + (group + 1) % Size::consumers, 256);
                 wait_products<1>();
                 pin(scores);
                 if (speaker) arrive(barriers.k_empty(key_turn.stage));
@@ -248,7 +245,7 @@ __global__ void __launch_bounds__(Sizes<Dim>::threads, 1) forward_sm90(const __g
     } else {
         grow_registers<Size::consumer_registers>();
         Consumer<T, Dim> consumer(p, base);
-        if (PINGPONG && consumer.group == Size::consumers - 1) arrive_threads(4, 256);
+        if (consumer.group == Size::consumers - 1) arrive_threads(4, 256);  // the first group goes first
         const int count = p.tiles.count * p.attention.q_heads;
         for (int round = 0; round * static_cast<int>(gridDim.x) < count; ++round) {
             const int index = tile_of_round(round, count);

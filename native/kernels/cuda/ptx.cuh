@@ -12,6 +12,13 @@ struct Fp16 {};
 
 __device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
+// threadIdx.x, read anew at every call: what is computed from it is not kept in registers across a loop.
+__device__ inline int thread_index() {
+    int x;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+    return x;
+}
+
 // d[16x8] += a[16x16] * b[16x8]. Lane l holds of d: (l/4, 2(l%4)), the next column, and both 8 rows below.
 template <class T>
 __device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

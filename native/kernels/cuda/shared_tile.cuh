@@ -19,7 +19,7 @@ template <int Rows, int Columns, int Threads>
 __device__ inline void copy_tile(uint32_t tile, const uint16_t* from, int64_t row_stride, int valid_rows, int head_dim) {
     constexpr int width = pages(Columns) * 8, step = Threads / width;  // chunks of a row, rows of a pass
     static_assert(step % 8 == 0, "a thread meets the same exchange of chunks in every pass");
-    const int row = static_cast<int>(threadIdx.x) / width, chunk = static_cast<int>(threadIdx.x) % width;
+    const int thread = thread_index(), row = thread / width, chunk = thread % width;
     if (chunk * 8 >= Columns) return;
     const uint32_t to = chunk_address<Rows>(tile, row, chunk);
     const int valid = chunk * 8 < head_dim ? valid_rows - row : 0;

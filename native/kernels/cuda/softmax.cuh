@@ -7,10 +7,11 @@
 
 namespace trainer::cuda {
 
-// Scores of keys that a row does not see become -infinity. first_key is that of column 0, visible that of the lane's two rows.
+// Scores outside visible, which is given for the lane's two rows, become -infinity. first is what column 0 counts as: a key,
+// or a query where scores are held transposed.
 template <int Blocks>
-__device__ inline void mask_scores(float (&scores)[Blocks][4], const Visible (&visible)[2], int first_key, int lane) {
-    const int column = first_key + 2 * (lane % 4);
+__device__ inline void mask_scores(float (&scores)[Blocks][4], const Visible (&visible)[2], int first, int lane) {
+    const int column = first + 2 * (lane % 4);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int from = visible[half].from - column, end = visible[half].end - column;
@@ -61,6 +62,9 @@ struct Rows {
         }
     }
 };
+
+// What the exponent of 2 of a backward pass adds to a scaled score; -infinity, hence probability 0, for a row that saw nothing.
+__device__ inline float minus_lse_log2(float lse) { return lse == -INFINITY ? -INFINITY : lse * -1.4426950408889634f; }
 
 template <int Blocks>
 __device__ inline void scale_rows(float (&d)[Blocks][4], const float (&factor)[2]) {
