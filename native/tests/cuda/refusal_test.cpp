@@ -2,6 +2,9 @@
 
 namespace {
 
+const int32_t falling[] = {0, 50, 40}, beyond[] = {0, 40, 65};
+alignas(16) uint16_t host[64 * 4 * 64];
+
 // A forward and a backward call that would run, spoiled by `spoil` in the same way, must both be refused.
 template <class Spoil>
 void both_refused(const std::string& argument, Spoil spoil) {
@@ -42,14 +45,12 @@ TEST("the device refuses shapes that it has no kernel for, by the argument's nam
 TEST("the device refuses head counts and boundaries that do not fit") {
     both_refused("q_heads", [](auto& a) { a.shape.q_heads = 3; });
     both_refused("kv_heads", [](auto& a) { a.shape.kv_heads = 0; });
-    static const int32_t falling[] = {0, 50, 40}, beyond[] = {0, 40, 65};
     both_refused("cu_seqlens_q", [](auto& a) { a.shape.cu_seqlens_q = falling; });
     both_refused("cu_seqlens_k", [](auto& a) { a.shape.cu_seqlens_k = beyond; });
     both_refused("cu_seqlens_q", [](auto& a) { a.shape.cu_seqlens_q = nullptr; });
 }
 
 TEST("the device refuses pointers that are null, on the host or not aligned, and strides that are not") {
-    static uint16_t host[64 * 4 * 64];
     const auto each = [](const std::string& name, auto member) {
         both_refused(name, [&](auto& a) { member(a).data = nullptr; });
         both_refused(name, [&](auto& a) { member(a).data = host; });
