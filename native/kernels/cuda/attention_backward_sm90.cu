@@ -25,7 +25,8 @@ struct Parameters {
 };
 
 constexpr int stages = 2, consumers = 2, threads = 128 * (consumers + 1);
-constexpr int producer_registers = 32, consumer_registers = 240;
+// Together what the block was launched with: 168 registers a thread.
+constexpr int producer_registers = 40, consumer_registers = 232;
 
 // All pages of `rows` rows of a tile whose pages are `tile_rows` rows apart.
 template <int Dim>

@@ -21,7 +21,7 @@ constexpr int warps = 4, threads = 32 * warps, tile_rows = 128, warp_rows = 32;
 template <int Dim>
 struct Sizes {
     static constexpr int keys = Dim == 64 ? 96 : 64;
-    static constexpr int k = tile_bytes(tile_rows, Dim), v = k + tile_bytes(keys, Dim), bytes = v + tile_bytes(keys, Dim);
+    static constexpr int k_bytes = tile_bytes(keys, Dim), k = tile_bytes(tile_rows, Dim), v = k + 2 * k_bytes, bytes = v + k_bytes;
 };
 
 template <class T, int Dim>
@@ -44,9 +44,9 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         close_copy_group();
     };
     copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row, a.head_dim);
-    if (begin_block < end_block) copy_block(k_tile, k, p.k.token_stride, end_block - 1);
+    if (begin_block < end_block) copy_block(k_tile + (end_block - 1) % 2 * Sizes<Dim>::k_bytes, k, p.k.token_stride, end_block - 1);
 
-    const uint32_t q_lane = a_lane(q_tile + warp * warp_rows * 128, lane), k_lane = b_lane(k_tile, lane), v_lane = a_lane(v_tile, lane);
+    const uint32_t q_lane = a_lane(q_tile + warp * warp_rows * 128, lane), v_lane = a_lane(v_tile, lane);
     float o[2][Dim / 8][4] = {};
     Rows row_state[2];
     const int all_see_from = visible_keys(a, s, last_row).from, all_see_end = visible_keys(a, s, first_row).end;
@@ -55,7 +55,10 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         wait_copy_groups<0>();
         __syncthreads();  // this block's keys are here, and every warp is done with the previous values
         copy_block(v_tile, v, p.v.token_stride, block);
+        if (block > begin_block) copy_block(k_tile + (block - 1) % 2 * Sizes<Dim>::k_bytes, k, p.k.token_stride, block - 1);
+        else close_copy_group();
 
+        const uint32_t k_lane = b_lane(k_tile + block % 2 * Sizes<Dim>::k_bytes, lane);
         float scores[2][keys / 8][4] = {};
 #pragma unroll
         for (int step = 0; step < Dim / 16; ++step) {
@@ -73,9 +76,8 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
                 }
             }
         }
-        wait_copy_groups<0>();
-        __syncthreads();  // the values are here, and every warp is done with the keys
-        if (block > begin_block) copy_block(k_tile, k, p.k.token_stride, block - 1);
+        wait_copy_groups<1>();
+        __syncthreads();  // the values are here
 
         const bool masked = block * keys < all_see_from || (block + 1) * keys > all_see_end;
 #pragma unroll

@@ -29,7 +29,8 @@ constexpr int stages = 2, keys = 128;
 template <int Dim>
 struct Sizes {
     static constexpr int consumers = Dim == 64 ? 3 : 2, rows = 64 * consumers, threads = 128 * (consumers + 1);
-    static constexpr int producer_registers = 32, consumer_registers = Dim == 64 ? 160 : 240;
+    // Together what the block was launched with: 128 registers a thread for four warpgroups, 168 for three.
+    static constexpr int producer_registers = Dim == 64 ? 32 : 40, consumer_registers = Dim == 64 ? 160 : 232;
     static constexpr int q_bytes = tile_bytes(rows, Dim), k_bytes = tile_bytes(keys, Dim);
     // Offsets in shared memory; barriers come last.
     static constexpr int q = 0, out = q_bytes, k = 2 * q_bytes, v = k + stages * k_bytes, barriers = v + stages * k_bytes;
