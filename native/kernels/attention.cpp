@@ -57,6 +57,9 @@ void require_shape(const tn_attention_shape& s) {
     require(s.causal == 0 || s.causal == 1, "causal", "must be 0 or 1");
     require(s.window >= -1, "window", "must be -1 (no limit) or at least 0");
     require(s.reserved == 0, "reserved", "must be 0");
+#ifdef TN_HAS_CUDA
+    if (on_cuda(s)) cuda::require_attention_shape(s);
+#endif
 }
 
 }  // namespace

@@ -17,17 +17,6 @@ void require_chip(const Device& device) {
                                           std::to_string(device.major) + "." + std::to_string(device.minor));
 }
 
-void require_shape(const tn_attention_shape& s) {
-    if (s.dtype != TN_BFLOAT16 && s.dtype != TN_FLOAT16)
-        refuse("dtype", "must be TN_BFLOAT16 or TN_FLOAT16 on CUDA, got " + std::to_string(s.dtype));
-    if (s.head_dim % 8 != 0 || s.head_dim > 128)
-        refuse("head_dim", "must be a multiple of 8 up to 128 on CUDA, got " + std::to_string(s.head_dim));
-    if (!(s.scale > 0)) refuse("scale", "must be positive on CUDA");
-    constexpr int64_t most = std::numeric_limits<int32_t>::max();
-    if ((s.q_tokens / 64 + s.sequences) * s.q_heads > most) refuse("q_tokens", "is more than one launch can number");
-    if ((s.k_tokens / 64 + s.sequences) * s.kv_heads > most) refuse("k_tokens", "is more than one launch can number");
-}
-
 void require_on_device(const void* data, const Device& device, const char* argument) {
     cudaPointerAttributes attributes{};
     check(cudaPointerGetAttributes(&attributes, data), argument);
@@ -51,11 +40,21 @@ bool runs_hopper_kernels(const Device& device, const tn_attention_shape& s) {
 
 }  // namespace
 
+void require_attention_shape(const tn_attention_shape& s) {
+    if (s.dtype != TN_BFLOAT16 && s.dtype != TN_FLOAT16)
+        refuse("dtype", "must be TN_BFLOAT16 or TN_FLOAT16 on CUDA, got " + std::to_string(s.dtype));
+    if (s.head_dim % 8 != 0 || s.head_dim > 128)
+        refuse("head_dim", "must be a multiple of 8 up to 128 on CUDA, got " + std::to_string(s.head_dim));
+    if (!(s.scale > 0)) refuse("scale", "must be positive on CUDA");
+    constexpr int64_t most = std::numeric_limits<int32_t>::max();
+    if ((s.q_tokens / 64 + s.sequences) * s.q_heads > most) refuse("q_tokens", "is more than one launch can number");
+    if ((s.k_tokens / 64 + s.sequences) * s.kv_heads > most) refuse("k_tokens", "is more than one launch can number");
+}
+
 void attention_forward(const tn_attention_forward_args& args, void* stream) {
     const tn_attention_shape& s = args.shape;
     const Device device = current_device();
     require_chip(device);
-    require_shape(s);
     require_matrix(args.q_TNH, s.q_tokens, s.q_heads, device, "q_TNH");
     require_matrix(args.k_TMH, s.k_tokens, s.kv_heads, device, "k_TMH");
     require_matrix(args.v_TMH, s.k_tokens, s.kv_heads, device, "v_TMH");
@@ -68,7 +67,6 @@ void attention_backward(const tn_attention_backward_args& args, void* stream) {
     const tn_attention_shape& s = args.shape;
     const Device device = current_device();
     require_chip(device);
-    require_shape(s);
     require_matrix(args.q_TNH, s.q_tokens, s.q_heads, device, "q_TNH");
     require_matrix(args.k_TMH, s.k_tokens, s.kv_heads, device, "k_TMH");
     require_matrix(args.v_TMH, s.k_tokens, s.kv_heads, device, "v_TMH");
@@ -87,7 +85,6 @@ void attention_backward(const tn_attention_backward_args& args, void* stream) {
 }
 
 int64_t attention_backward_scratch_bytes(const tn_attention_shape& s) {
-    require_shape(s);
     return s.q_tokens * s.q_heads * static_cast<int64_t>(sizeof(float));
 }
 

@@ -16,12 +16,39 @@ struct Parameters {
     Tiles tiles;
 };
 
+#ifndef FWD_KEYS96
+#define FWD_KEYS96 64
+#endif
+#ifndef FWD_KEYS
+#define FWD_KEYS 64
+#endif
+#ifndef FWD_KEYS64
+#define FWD_KEYS64 128
+#endif
+#ifndef FWD_UNROLL
+#define FWD_UNROLL 8
+#endif
+#if FWD_TRICK
+#define FWD_THREAD thread_index()
+#else
+#define FWD_THREAD static_cast<int>(threadIdx.x)
+#endif
+constexpr int unrolled = FWD_UNROLL;
 constexpr int warps = 4, threads = 32 * warps, tile_rows = 128, warp_rows = 32;
+
+// What a thread block knows of its tile. It lies in shared memory: in registers, beside the accumulators, there is no room.
+struct Block {
+    Sequence sequence;
+    const uint16_t *k, *v;  // the sequence's first key and value of the head
+    int first_row;
+    int all_see_from, all_see_end;  // keys that every row sees
+};
 
 template <int Dim>
 struct Sizes {
-    static constexpr int keys = Dim == 64 ? 96 : 64;
-    static constexpr int k_bytes = tile_bytes(keys, Dim), k = tile_bytes(tile_rows, Dim), v = k + 2 * k_bytes, bytes = v + k_bytes;
+    static constexpr int keys = Dim == 64 ? FWD_KEYS64 : Dim == 96 ? FWD_KEYS96 : FWD_KEYS;
+    static constexpr int k_bytes = tile_bytes(keys, Dim), k = tile_bytes(tile_rows, Dim), v = k + 2 * k_bytes;
+    static constexpr int block = v + k_bytes, bytes = block + sizeof(Block);
 };
 
 template <class T, int Dim>
@@ -32,35 +59,40 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
     const Attention& a = p.attention;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int head = blockIdx.x % a.q_heads, kv_head = head / (a.q_heads / a.kv_heads);
-    const Tile tile = find_tile(p.tiles, Axis::queries, blockIdx.x / a.q_heads);
-    const Sequence& s = tile.sequence;
-    const int first_row = tile.level * tile_rows, last_row = min(first_row + tile_rows, s.q_length) - 1;
-    const int first_key = visible_keys(a, s, first_row).from, end_key = visible_keys(a, s, last_row).end;
-    const int begin_block = first_key / keys, end_block = first_key < end_key ? (end_key + keys - 1) / keys : begin_block;
-
-    const uint16_t *k = p.k.at(s.k_begin, kv_head), *v = p.v.at(s.k_begin, kv_head);
-    const auto copy_block = [&](uint32_t to, const uint16_t* from, int64_t stride, int block) {
-        copy_tile<keys, Dim, threads>(to, from + int64_t{block} * keys * stride, stride, s.k_length - block * keys, a.head_dim);
+    Block& block = *reinterpret_cast<Block*>(shared + Sizes<Dim>::block);
+    int begin = 0, end = 0;  // of the blocks of keys to visit
+    {
+        const Tile tile = find_tile(p.tiles, Axis::queries, blockIdx.x / a.q_heads);
+        const Sequence& s = tile.sequence;
+        const int first_row = tile.level * tile_rows, last_row = min(first_row + tile_rows, s.q_length) - 1;
+        const Visible first = visible_keys(a, s, first_row), last = visible_keys(a, s, last_row);
+        begin = first.from / keys;
+        end = first.from < last.end ? (last.end + keys - 1) / keys : begin;
+        if (threadIdx.x == 0) block = {s, p.k.at(s.k_begin, kv_head), p.v.at(s.k_begin, kv_head), first_row, last.from, first.end};
+        copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row, a.head_dim,
+                                           thread_index());
+    }
+    __syncthreads();
+    const auto copy_block = [&](uint32_t to, const uint16_t* from, int64_t stride, int at) {
+        copy_tile<keys, Dim, threads>(to, from + int64_t{at} * keys * stride, stride, block.sequence.k_length - at * keys, a.head_dim, FWD_THREAD);
         close_copy_group();
     };
-    copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row, a.head_dim);
-    if (begin_block < end_block) copy_block(k_tile + (end_block - 1) % 2 * Sizes<Dim>::k_bytes, k, p.k.token_stride, end_block - 1);
+    if (begin < end) copy_block(k_tile + (end - 1) % 2 * Sizes<Dim>::k_bytes, block.k, p.k.token_stride, end - 1);
 
     const uint32_t q_lane = a_lane(q_tile + warp * warp_rows * 128, lane), v_lane = a_lane(v_tile, lane);
     float o[2][Dim / 8][4] = {};
     Rows row_state[2];
-    const int all_see_from = visible_keys(a, s, last_row).from, all_see_end = visible_keys(a, s, first_row).end;
 
-    for (int block = end_block - 1; block >= begin_block; --block) {
+    for (int at = end - 1; at >= begin; --at) {
         wait_copy_groups<0>();
         __syncthreads();  // this block's keys are here, and every warp is done with the previous values
-        copy_block(v_tile, v, p.v.token_stride, block);
-        if (block > begin_block) copy_block(k_tile + (block - 1) % 2 * Sizes<Dim>::k_bytes, k, p.k.token_stride, block - 1);
+        copy_block(v_tile, block.v, p.v.token_stride, at);
+        if (at > begin) copy_block(k_tile + (at - 1) % 2 * Sizes<Dim>::k_bytes, block.k, p.k.token_stride, at - 1);
         else close_copy_group();
 
-        const uint32_t k_lane = b_lane(k_tile + block % 2 * Sizes<Dim>::k_bytes, lane);
+        const uint32_t k_lane = b_lane(k_tile + at % 2 * Sizes<Dim>::k_bytes, lane);
         float scores[2][keys / 8][4] = {};
-#pragma unroll
+#pragma unroll unrolled
         for (int step = 0; step < Dim / 16; ++step) {
             uint32_t q_part[2][4];
             load_a<tile_rows>(q_part[0], q_lane, 0, step);
@@ -79,13 +111,13 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         wait_copy_groups<1>();
         __syncthreads();  // the values are here
 
-        const bool masked = block * keys < all_see_from || (block + 1) * keys > all_see_end;
+        const bool masked = at * keys < block.all_see_from || (at + 1) * keys > block.all_see_end;
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             float shrink[2];
             if (masked) {
-                const int row = first_row + warp * warp_rows + 16 * i + lane / 4;
-                mask_scores(scores[i], {visible_keys(a, s, row), visible_keys(a, s, row + 8)}, block * keys, lane);
+                const int row = block.first_row + warp * warp_rows + 16 * i + lane / 4;
+                mask_scores(scores[i], {visible_keys(a, block.sequence, row), visible_keys(a, block.sequence, row + 8)}, at * keys, lane);
             }
             row_state[i].absorb(scores[i], a.scale_log2, shrink);
             scale_rows(o[i], shrink);
@@ -117,14 +149,14 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         row_state[i].finish(a.scale, factor, lse);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int row = first_row + warp * warp_rows + 16 * i + 8 * half + lane / 4;
-            if (lane % 4 == 0 && row < s.q_length) p.lse[head * a.q_tokens + s.q_begin + row] = lse[half];
+            const int row = block.first_row + warp * warp_rows + 16 * i + 8 * half + lane / 4;
+            if (lane % 4 == 0 && row < block.sequence.q_length) p.lse[head * a.q_tokens + block.sequence.q_begin + row] = lse[half];
         }
         store_rows<T, tile_rows, Dim / 8>(q_tile, o[i], factor, warp * warp_rows + 16 * i, lane);
     }
     __syncwarp();
-    write_rows<tile_rows, Dim, warp_rows>(q_tile, p.out.at(s.q_begin + first_row, head), p.out.token_stride, warp * warp_rows,
-                                          s.q_length - first_row, a.head_dim, lane);
+    write_rows<tile_rows, Dim, warp_rows>(q_tile, p.out.at(block.sequence.q_begin + block.first_row, head), p.out.token_stride, warp * warp_rows,
+                                          block.sequence.q_length - block.first_row, a.head_dim, lane);
 }
 
 template <class T, int Dim>

@@ -16,10 +16,10 @@ __device__ inline uint32_t chunk_address(uint32_t tile, int row, int chunk) {
 
 // Starts copying rows [0, valid_rows) of width head_dim into the tile; the rest of it becomes zeros.
 template <int Rows, int Columns, int Threads>
-__device__ inline void copy_tile(uint32_t tile, const uint16_t* from, int64_t row_stride, int valid_rows, int head_dim) {
+__device__ inline void copy_tile(uint32_t tile, const uint16_t* from, int64_t row_stride, int valid_rows, int head_dim, int thread) {
     constexpr int width = pages(Columns) * 8, step = Threads / width;  // chunks of a row, rows of a pass
     static_assert(step % 8 == 0, "a thread meets the same exchange of chunks in every pass");
-    const int thread = thread_index(), row = thread / width, chunk = thread % width;
+    const int row = thread / width, chunk = thread % width;
     if (chunk * 8 >= Columns) return;
     const uint32_t to = chunk_address<Rows>(tile, row, chunk);
     const int valid = chunk * 8 < head_dim ? valid_rows - row : 0;

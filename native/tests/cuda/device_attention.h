@@ -32,6 +32,11 @@ public:
     void* device() const { return device_; }
     size_t size() const { return host_.size(); }
     const std::vector<uint16_t>& bits() const { return host_; }
+    std::vector<double> values() const {
+        std::vector<double> all(size());
+        for (size_t i = 0; i < size(); ++i) all[i] = (*this)[i];
+        return all;
+    }
 
     double operator[](size_t i) const {
         const uint32_t h = host_[i];
