@@ -22,7 +22,8 @@ void require_on_device(const void* data, const Device& device, const char* argum
     check(cudaPointerGetAttributes(&attributes, data), argument);
     if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) refuse(argument, "is not device memory");
     if (attributes.device != device.index)
-        refuse(argument, "lies on device " + std::to_string(attributes.device) + ", but device " + std::to_string(device.index) + " is current");
+        refuse(argument, "lies on device " + std::to_string(attributes.device) + ",
+                but device " + std::to_string(device.index) + " is current");
 }
 
 // The kernels move 16 bytes at a time.
@@ -81,7 +82,8 @@ void attention_backward(const tn_attention_backward_args& args, void* stream) {
     }
     float* delta = static_cast<float*>(args.scratch);
     attention_delta(args, delta, static_cast<cudaStream_t>(stream));
-    (runs_hopper_kernels(device, s) ? hopper_attention_backward : portable_attention_backward)(args, delta, static_cast<cudaStream_t>(stream));
+    (runs_hopper_kernels(device, s) ? hopper_attention_backward : portable_attention_backward)(args, delta,
+            static_cast<cudaStream_t>(stream));
 }
 
 int64_t attention_backward_scratch_bytes(const tn_attention_shape& s) {

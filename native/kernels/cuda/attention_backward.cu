@@ -46,7 +46,8 @@ __global__ void __launch_bounds__(threads, 2) backward_keys(const __grid_constan
     const auto copy_visit = [&](int visit) {
         const int head = kv_head * group + visit / blocks, row = (begin_block + visit % blocks) * rows, stage = visit % stages;
         const int64_t token = s.q_begin + row;
-        copy_tile<rows, Dim, threads>(base + Size::q + stage * Size::tile, p.q.at(token, head), p.q.token_stride, s.q_length - row, a.head_dim, thread_index());
+        copy_tile<rows, Dim, threads>(base + Size::q + stage * Size::tile, p.q.at(token, head), p.q.token_stride, s.q_length - row,
+                a.head_dim, thread_index());
         copy_tile<rows, Dim, threads>(base + Size::dout + stage * Size::tile, p.dout.at(token, head), p.dout.token_stride, s.q_length - row,
                                       a.head_dim, thread_index());
         const int i = threadIdx.x % rows;
@@ -55,8 +56,10 @@ __global__ void __launch_bounds__(threads, 2) backward_keys(const __grid_constan
         copy_4(base + (threadIdx.x < rows ? Size::lse : Size::delta) + stage * Size::row_floats + 4 * i, valid ? from + i : from, valid);
         close_copy_group();
     };
-    copy_tile<keys, Dim, threads>(k_tile, p.k.at(s.k_begin + first_key, kv_head), p.k.token_stride, s.k_length - first_key, a.head_dim, thread_index());
-    copy_tile<keys, Dim, threads>(v_tile, p.v.at(s.k_begin + first_key, kv_head), p.v.token_stride, s.k_length - first_key, a.head_dim, thread_index());
+    copy_tile<keys, Dim, threads>(k_tile, p.k.at(s.k_begin + first_key, kv_head), p.k.token_stride, s.k_length - first_key,
+            a.head_dim, thread_index());
+    copy_tile<keys, Dim, threads>(v_tile, p.v.at(s.k_begin + first_key, kv_head), p.v.token_stride, s.k_length - first_key,
+            a.head_dim, thread_index());
     close_copy_group();
     if (visits > 0) copy_visit(0);
 
@@ -157,15 +160,18 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
 
     const auto copy_block = [&](int block) {
         const int stage = block % stages, key = block * keys;
-        copy_tile<keys, Dim, threads>(base + Size::k + stage * Size::tile, p.k.at(s.k_begin + key, kv_head), p.k.token_stride, s.k_length - key,
+        copy_tile<keys, Dim, threads>(base + Size::k + stage * Size::tile, p.k.at(s.k_begin + key, kv_head), p.k.token_stride,
+                s.k_length - key,
                                       a.head_dim, thread_index());
-        copy_tile<keys, Dim, threads>(base + Size::v + stage * Size::tile, p.v.at(s.k_begin + key, kv_head), p.v.token_stride, s.k_length - key,
+        copy_tile<keys, Dim, threads>(base + Size::v + stage * Size::tile, p.v.at(s.k_begin + key, kv_head), p.v.token_stride,
+                s.k_length - key,
                                       a.head_dim, thread_index());
         close_copy_group();
     };
     const int64_t token = s.q_begin + first_row;
     copy_tile<rows, Dim, threads>(q_tile, p.q.at(token, head), p.q.token_stride, s.q_length - first_row, a.head_dim, thread_index());
-    copy_tile<rows, Dim, threads>(dout_tile, p.dout.at(token, head), p.dout.token_stride, s.q_length - first_row, a.head_dim, thread_index());
+    copy_tile<rows, Dim, threads>(dout_tile, p.dout.at(token, head), p.dout.token_stride, s.q_length - first_row, a.head_dim,
+            thread_index());
     close_copy_group();
     if (begin_block < end_block) copy_block(begin_block);
 

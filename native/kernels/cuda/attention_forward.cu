@@ -16,24 +16,6 @@ struct Parameters {
     Tiles tiles;
 };
 
-#ifndef FWD_KEYS96
-#define FWD_KEYS96 64
-#endif
-#ifndef FWD_KEYS
-#define FWD_KEYS 64
-#endif
-#ifndef FWD_KEYS64
-#define FWD_KEYS64 128
-#endif
-#ifndef FWD_UNROLL
-#define FWD_UNROLL 8
-#endif
-#if FWD_TRICK
-#define FWD_THREAD thread_index()
-#else
-#define FWD_THREAD static_cast<int>(threadIdx.x)
-#endif
-constexpr int unrolled = FWD_UNROLL;
 constexpr int warps = 4, threads = 32 * warps, tile_rows = 128, warp_rows = 32;
 
 // What a thread block knows of its tile. It lies in shared memory: in registers, beside the accumulators, there is no room.
@@ -46,7 +28,7 @@ struct Block {
 
 template <int Dim>
 struct Sizes {
-    static constexpr int keys = Dim == 64 ? FWD_KEYS64 : Dim == 96 ? FWD_KEYS96 : FWD_KEYS;
+    static constexpr int keys = Dim == 64 ? 112 : Dim == 96 ? 64 : 48;  // as many as fit in the registers
     static constexpr int k_bytes = tile_bytes(keys, Dim), k = tile_bytes(tile_rows, Dim), v = k + 2 * k_bytes;
     static constexpr int block = v + k_bytes, bytes = block + sizeof(Block);
 };
@@ -69,12 +51,14 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         begin = first.from / keys;
         end = first.from < last.end ? (last.end + keys - 1) / keys : begin;
         if (threadIdx.x == 0) block = {s, p.k.at(s.k_begin, kv_head), p.v.at(s.k_begin, kv_head), first_row, last.from, first.end};
-        copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row, a.head_dim,
+        copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row,
+                a.head_dim,
                                            thread_index());
     }
     __syncthreads();
     const auto copy_block = [&](uint32_t to, const uint16_t* from, int64_t stride, int at) {
-        copy_tile<keys, Dim, threads>(to, from + int64_t{at} * keys * stride, stride, block.sequence.k_length - at * keys, a.head_dim, FWD_THREAD);
+        copy_tile<keys, Dim, threads>(to, from + int64_t{at} * keys * stride, stride, block.sequence.k_length - at * keys,
+                a.head_dim, thread_index());
         close_copy_group();
     };
     if (begin < end) copy_block(k_tile + (end - 1) % 2 * Sizes<Dim>::k_bytes, block.k, p.k.token_stride, end - 1);
@@ -92,7 +76,7 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
 
         const uint32_t k_lane = b_lane(k_tile + at % 2 * Sizes<Dim>::k_bytes, lane);
         float scores[2][keys / 8][4] = {};
-#pragma unroll unrolled
+#pragma unroll 2
         for (int step = 0; step < Dim / 16; ++step) {
             uint32_t q_part[2][4];
             load_a<tile_rows>(q_part[0], q_lane, 0, step);
@@ -155,7 +139,8 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         store_rows<T, tile_rows, Dim / 8>(q_tile, o[i], factor, warp * warp_rows + 16 * i, lane);
     }
     __syncwarp();
-    write_rows<tile_rows, Dim, warp_rows>(q_tile, p.out.at(block.sequence.q_begin + block.first_row, head), p.out.token_stride, warp * warp_rows,
+    write_rows<tile_rows, Dim, warp_rows>(q_tile, p.out.at(block.sequence.q_begin + block.first_row, head), p.out.token_stride,
+            warp * warp_rows,
                                           block.sequence.q_length - block.first_row, a.head_dim, lane);
 }
 

@@ -72,7 +72,8 @@ __device__ void produce(const Parameters& p, uint32_t base) {
             wait(barriers.k_empty(key_turn.stage), key_turn.parity ^ 1);
             arrive_expecting(barriers.k_full(key_turn.stage), Size::k_bytes);
             for (int page = 0; page < pages(Dim); ++page)
-                copy_box(base + Size::k + key_turn.stage * Size::k_bytes + page * keys * 128, p.k, barriers.k_full(key_turn.stage), 64 * page,
+                copy_box(base + Size::k + key_turn.stage * Size::k_bytes + page * keys * 128, p.k, barriers.k_full(key_turn.stage),
+                        64 * page,
                          w.kv_head, w.sequence.k_begin + block * keys);
             key_turn.advance();
         };
@@ -115,7 +116,8 @@ struct Consumer {
     __device__ Consumer(const Parameters& parameters, uint32_t shared_base) : p(parameters), base(shared_base) {}
 
     __device__ void start_scores(float (&scores)[keys / 8][4], int stage) const {
-        start_product<T, Dim, Size::rows, keys>(scores, describe(base + Size::q + group * 64 * 128), describe(base + Size::k + stage * Size::k_bytes));
+        start_product<T, Dim, Size::rows, keys>(scores, describe(base + Size::q + group * 64 * 128),
+                describe(base + Size::k + stage * Size::k_bytes));
     }
 
     __device__ void start_output(float (&out)[Dim / 8][4], const uint32_t (&probabilities)[keys / 16][4], int stage) const {
@@ -263,10 +265,12 @@ void start(const tn_attention_forward_args& args, cudaStream_t stream) {
     Parameters p{tensor_map(args.q_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, 64),
                  tensor_map(args.k_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
                  tensor_map(args.v_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
-                 attention(s), matrix(args.out_TNH), args.lse_NT, l2_order(4 * s.k_tokens * s.head_dim, s.q_heads, s.q_heads / s.kv_heads, multiprocessors), {}};
+                 attention(s), matrix(args.out_TNH), args.lse_NT, l2_order(4 * s.k_tokens * s.head_dim, s.q_heads,
+                         s.q_heads / s.kv_heads, multiprocessors), {}};
     for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, Size::rows)) {
         p.tiles = tiles;
-        launch(forward_sm90<T, Dim>, "attention forward", std::min<int64_t>(multiprocessors, int64_t{tiles.count} * s.q_heads), Size::threads,
+        launch(forward_sm90<T, Dim>, "attention forward", std::min<int64_t>(multiprocessors, int64_t{tiles.count} * s.q_heads),
+                Size::threads,
                Size::aligned_bytes, stream, p);
     }
 }

@@ -14,7 +14,8 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
         void* function = nullptr;
         cudaDriverEntryPointQueryResult found;
 #if CUDART_VERSION >= 12050
-        check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found), "cuTensorMapEncodeTiled");
+        check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found),
+                "cuTensorMapEncodeTiled");
 #else
         check(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found), "cuTensorMapEncodeTiled");
 #endif
