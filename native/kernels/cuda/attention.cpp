@@ -22,8 +22,8 @@ void require_on_device(const void* data, const Device& device, const char* argum
     check(cudaPointerGetAttributes(&attributes, data), argument);
     if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) refuse(argument, "is not device memory");
     if (attributes.device != device.index)
-        refuse(argument, "lies on device " + std::to_string(attributes.device) + ",
-                but device " + std::to_string(device.index) + " is current");
+        refuse(argument, "lies on device " + std::to_string(attributes.device) + ", but device " + std::to_string(device.index) +
+                             " is current");
 }
 
 // The kernels move 16 bytes at a time.

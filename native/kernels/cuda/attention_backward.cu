@@ -161,11 +161,9 @@ __global__ void __launch_bounds__(threads, 2) backward_queries(const __grid_cons
     const auto copy_block = [&](int block) {
         const int stage = block % stages, key = block * keys;
         copy_tile<keys, Dim, threads>(base + Size::k + stage * Size::tile, p.k.at(s.k_begin + key, kv_head), p.k.token_stride,
-                s.k_length - key,
-                                      a.head_dim, thread_index());
+                s.k_length - key, a.head_dim, thread_index());
         copy_tile<keys, Dim, threads>(base + Size::v + stage * Size::tile, p.v.at(s.k_begin + key, kv_head), p.v.token_stride,
-                s.k_length - key,
-                                      a.head_dim, thread_index());
+                s.k_length - key, a.head_dim, thread_index());
         close_copy_group();
     };
     const int64_t token = s.q_begin + first_row;

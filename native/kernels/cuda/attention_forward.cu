@@ -52,8 +52,7 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         end = first.from < last.end ? (last.end + keys - 1) / keys : begin;
         if (threadIdx.x == 0) block = {s, p.k.at(s.k_begin, kv_head), p.v.at(s.k_begin, kv_head), first_row, last.from, first.end};
         copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row,
-                a.head_dim,
-                                           thread_index());
+                a.head_dim, thread_index());
     }
     __syncthreads();
     const auto copy_block = [&](uint32_t to, const uint16_t* from, int64_t stride, int at) {
@@ -140,8 +139,7 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
     }
     __syncwarp();
     write_rows<tile_rows, Dim, warp_rows>(q_tile, p.out.at(block.sequence.q_begin + block.first_row, head), p.out.token_stride,
-            warp * warp_rows,
-                                          block.sequence.q_length - block.first_row, a.head_dim, lane);
+            warp * warp_rows, block.sequence.q_length - block.first_row, a.head_dim, lane);
 }
 
 template <class T, int Dim>

@@ -73,8 +73,7 @@ __device__ void produce(const Parameters& p, uint32_t base) {
             arrive_expecting(barriers.k_full(key_turn.stage), Size::k_bytes);
             for (int page = 0; page < pages(Dim); ++page)
                 copy_box(base + Size::k + key_turn.stage * Size::k_bytes + page * keys * 128, p.k, barriers.k_full(key_turn.stage),
-                        64 * page,
-                         w.kv_head, w.sequence.k_begin + block * keys);
+                        64 * page, w.kv_head, w.sequence.k_begin + block * keys);
             key_turn.advance();
         };
         const auto copy_values = [&](int block) {
@@ -270,8 +269,7 @@ void start(const tn_attention_forward_args& args, cudaStream_t stream) {
     for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, Size::rows)) {
         p.tiles = tiles;
         launch(forward_sm90<T, Dim>, "attention forward", std::min<int64_t>(multiprocessors, int64_t{tiles.count} * s.q_heads),
-                Size::threads,
-               Size::aligned_bytes, stream, p);
+                Size::threads, Size::aligned_bytes, stream, p);
     }
 }
 

@@ -29,7 +29,7 @@ DeviceAttention::DeviceAttention(const Case& c, uint64_t seed)
       k(c.dtype, static_cast<size_t>(boundaries(c.k_lengths).back()) * (c.kv_heads * c.head_dim + c.token_gap)), v(c.dtype, k.size()),
       dout(c.dtype, q.size()), out(c.dtype, q.size()), dq(c.dtype, q.size()), dk(c.dtype, k.size()), dv(c.dtype, k.size()),
       lse(static_cast<size_t>(boundaries(c.q_lengths).back()) * c.q_heads), scratch(lse.values().size()), c_(c),
-              cu_q_(boundaries(c.q_lengths)),
+      cu_q_(boundaries(c.q_lengths)),
       cu_k_(boundaries(c.k_lengths)), q_stride_(c.q_heads * c.head_dim + c.token_gap), k_stride_(c.kv_heads * c.head_dim + c.token_gap) {
     shape.device = TN_DEVICE_CUDA;
     shape.dtype = c.dtype;
@@ -143,8 +143,8 @@ void DeviceAttention::check(Kernels kernels) {
                 for (int64_t j = from; j < end; ++j) sum += p[j] = std::exp(p[j] - largest);
                 const double expected = sum > 0 ? largest + std::log(sum) : largest;
                 const double actual = lse.values()[static_cast<size_t>(n * shape.q_tokens + cu_q_[s] + i)];
-                if (!(actual == expected || std::fabs(actual - expected) <= 1e-3)) fail("lse is " + std::to_string(actual) + ",
-                        not " + std::to_string(expected));
+                if (!(actual == expected || std::fabs(actual - expected) <= 1e-3))
+                    fail("lse is " + std::to_string(actual) + ", not " + std::to_string(expected));
                 // From out as stored, which out's own check holds close.
                 for (int64_t h = 0; h < dim; ++h) {
                     delta += dout[qi + h] * out[qi + h];
@@ -172,11 +172,10 @@ void DeviceAttention::check(Kernels kernels) {
         for (size_t i = 0; i < expected.size(); ++i) {
             if (static_cast<int64_t>(i % stride) >= stride - c_.token_gap) {
                 expect(actual.bits()[i] == 0xffff, std::string(name) + ": wrote between the tokens");
-            } else if (!(std::fabs(actual[i] - expected[i].value) <= share * expected[i].magnitude + std::ldexp(expected[i].slack,
-                    -18) + 1e-6)) {
+            } else if (const double allowed = share * expected[i].magnitude + std::ldexp(expected[i].slack, -18) + 1e-6;
+                       !(std::fabs(actual[i] - expected[i].value) <= allowed)) {
                 std::ostringstream text;
-                text << name << "[" << i << "] is " << actual[i] << ",
-                        expected " << expected[i].value << " of magnitude " << expected[i].magnitude;
+                text << name << "[" << i << "] is " << actual[i] << ", expected " << expected[i].value << " +- " << allowed;
                 fail(text.str());
             }
         }

@@ -17,8 +17,9 @@ inline void cuda_ok(cudaError_t error) {
 // 16-bit elements on the host and on the device.
 class Elements {
 public:
-    Elements(tn_dtype dtype, size_t count) : dtype_(dtype), host_(count, 0xffff) { cuda_ok(cudaMalloc(&device_,
-            std::max<size_t>(2 * count, 16))); }
+    Elements(tn_dtype dtype, size_t count) : dtype_(dtype), host_(count, 0xffff) {
+        cuda_ok(cudaMalloc(&device_, std::max<size_t>(2 * count, 16)));
+    }
     Elements(const Elements&) = delete;
     ~Elements() { cudaFree(device_); }
 
