@@ -3,7 +3,8 @@
  * Shapes. Letters name the axes: T tokens, N query heads, M key/value heads, H head dimension, D row length,
  *   F feed-forward width, V vocabulary, S sequences of a packed batch. A name such as q_TNH carries its shape.
  *   Where a shape has one row axis (plain RMSNorm), it is a TNH shape with N = 1.
- * Types. Storage is float32 or bfloat16 (tn_dtype); all arithmetic is float32 or wider, rounded once on the way out.
+ * Types. Storage is float32 or bfloat16 (tn_dtype), for attention on CUDA bfloat16 or float16; all arithmetic is float32 or
+ *   wider, rounded once on the way out, except that attention on CUDA rounds the factors of its matrix products to dtype.
  * Strides count elements. The last axis is always contiguous.
  * Memory. The caller owns every pointer. Tensors and scratch lie on the device named by `device`; the argument struct
  *   itself, and cu_seqlens and labels where said so, are host memory read before the call returns. Outputs never overlap
@@ -44,7 +45,7 @@ enum {
 };
 
 typedef int32_t tn_dtype;
-enum { TN_FLOAT32 = 1, TN_BFLOAT16 = 2 };
+enum { TN_FLOAT32 = 1, TN_BFLOAT16 = 2, TN_FLOAT16 = 3 /* attention on CUDA only */ };
 
 typedef int32_t tn_device;
 enum { TN_DEVICE_CPU = 0, TN_DEVICE_CUDA = 1 };
@@ -77,7 +78,9 @@ TN_API tn_status tn_set_threads(int32_t threads);
  * Query head n reads key/value head n / (N/M). Query i of a sequence with Lq queries and Lk keys sits at key position
  * i + Lk - Lq (bottom-right alignment). It sees key j iff
  *   (not causal or j <= position) and (window < 0 or j >= position - window).
- * A query that sees no key gets out = 0, lse = -infinity and passes no gradient. */
+ * A query that sees no key gets out = 0, lse = -infinity and passes no gradient.
+ * TN_DEVICE_CUDA asks for more: a GPU of compute capability 8.0 or later, bfloat16 or float16, head_dim a multiple of 8 up to
+ * 128, a scale above 0, tensors aligned to 16 bytes with strides that are multiples of 8, all on the current device. */
 
 typedef struct tn_attention_shape {
     tn_device device;
@@ -126,7 +129,8 @@ typedef struct tn_attention_backward_args {
 
 TN_API tn_status tn_attention_backward(const tn_attention_backward_args* args, void* stream);
 
-/* Writes to *bytes how much scratch tn_attention_backward needs for this shape: of the order k_tokens * N * H floats. */
+/* Writes to *bytes how much scratch tn_attention_backward needs for this shape: of the order k_tokens * N * H floats
+ * on the CPU, q_tokens * N floats on CUDA. */
 TN_API tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, int64_t* bytes);
 
 /* ---- RMSNorm ----

@@ -1,4 +1,7 @@
 #include "engine.h"
+#ifdef TN_HAS_CUDA
+#include "cuda/engine.h"
+#endif
 #include "status.h"
 
 #include <cmath>
@@ -19,9 +22,27 @@ void require_boundaries(const int32_t* cu, int32_t sequences, int64_t tokens, co
         refuse(argument, "must end at the number of tokens, " + std::to_string(tokens) + ", got " + std::to_string(cu[sequences]));
 }
 
+// Whether the CUDA engine is in this build and asked for; it has its own rule for the dtype.
+bool on_cuda([[maybe_unused]] const tn_attention_shape& s) {
+#ifdef TN_HAS_CUDA
+    return s.device == TN_DEVICE_CUDA;
+#else
+    return false;
+#endif
+}
+
+int64_t backward_scratch_bytes(const tn_attention_shape& s) {
+#ifdef TN_HAS_CUDA
+    if (on_cuda(s)) return cuda::attention_backward_scratch_bytes(s);
+#endif
+    return cpu_engine().attention_backward_scratch_bytes(s);
+}
+
 void require_shape(const tn_attention_shape& s) {
-    require_device(s.device);
-    require_dtype(s.dtype, "dtype");
+    if (!on_cuda(s)) {
+        require_device(s.device);
+        require_dtype(s.dtype, "dtype");
+    }
     require(s.q_tokens >= 0, "q_tokens", "must not be negative");
     require(s.k_tokens >= 0, "k_tokens", "must not be negative");
     require(s.kv_heads >= 1, "kv_heads", "must be at least 1");
@@ -36,11 +57,14 @@ void require_shape(const tn_attention_shape& s) {
     require(s.causal == 0 || s.causal == 1, "causal", "must be 0 or 1");
     require(s.window >= -1, "window", "must be -1 (no limit) or at least 0");
     require(s.reserved == 0, "reserved", "must be 0");
+#ifdef TN_HAS_CUDA
+    if (on_cuda(s)) cuda::require_attention_shape(s);
+#endif
 }
 
 }  // namespace
 
-tn_status tn_attention_forward(const tn_attention_forward_args* args, void*) {
+tn_status tn_attention_forward(const tn_attention_forward_args* args, [[maybe_unused]] void* stream) {
     return guard([&] {
         require(args != nullptr, "args", "is null");
         require_struct_size(args->struct_size, sizeof *args);
@@ -51,11 +75,14 @@ tn_status tn_attention_forward(const tn_attention_forward_args* args, void*) {
         require_tensor(args->v_TMH, s.k_tokens, s.kv_heads, s.head_dim, "v_TMH");
         require_tensor(args->out_TNH, s.q_tokens, s.q_heads, s.head_dim, "out_TNH");
         require(s.q_tokens == 0 || args->lse_NT != nullptr, "lse_NT", "is null");
+#ifdef TN_HAS_CUDA
+        if (on_cuda(s)) return cuda::attention_forward(*args, stream);
+#endif
         cpu_engine().attention_forward(*args);
     });
 }
 
-tn_status tn_attention_backward(const tn_attention_backward_args* args, void*) {
+tn_status tn_attention_backward(const tn_attention_backward_args* args, [[maybe_unused]] void* stream) {
     return guard([&] {
         require(args != nullptr, "args", "is null");
         require_struct_size(args->struct_size, sizeof *args);
@@ -70,11 +97,14 @@ tn_status tn_attention_backward(const tn_attention_backward_args* args, void*) {
         require_tensor(args->dk_TMH, s.k_tokens, s.kv_heads, s.head_dim, "dk_TMH");
         require_tensor(args->dv_TMH, s.k_tokens, s.kv_heads, s.head_dim, "dv_TMH");
         require(s.q_tokens == 0 || args->lse_NT != nullptr, "lse_NT", "is null");
-        const int64_t needed = cpu_engine().attention_backward_scratch_bytes(s);
+        const int64_t needed = backward_scratch_bytes(s);
         if (args->scratch_bytes < needed)
             refuse("scratch_bytes", "must be at least " + std::to_string(needed) + ", got " + std::to_string(args->scratch_bytes));
         require(needed == 0 || args->scratch != nullptr, "scratch", "is null");
         require(reinterpret_cast<uintptr_t>(args->scratch) % alignof(float) == 0, "scratch", "must be aligned to 4 bytes");
+#ifdef TN_HAS_CUDA
+        if (on_cuda(s)) return cuda::attention_backward(*args, stream);
+#endif
         cpu_engine().attention_backward(*args);
     });
 }
@@ -84,6 +114,6 @@ tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, i
         require(shape != nullptr, "shape", "is null");
         require(bytes != nullptr, "bytes", "is null");
         require_shape(*shape);
-        *bytes = cpu_engine().attention_backward_scratch_bytes(*shape);
+        *bytes = backward_scratch_bytes(*shape);
     });
 }

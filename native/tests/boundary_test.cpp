@@ -167,7 +167,9 @@ void refuses_what_all_have_in_common(Device device) {
     accepts<Call>();
     refuses<Call>("struct_size", [](auto& a) { a.struct_size -= 4; });
     refuses<Call>("device", [&](auto& a) { device(a) = 7; });
+#ifndef TN_HAS_CUDA
     refuses<Call>("device", [&](auto& a) { device(a) = TN_DEVICE_CUDA; }, TN_UNSUPPORTED);
+#endif
 }
 
 const auto own_device = [](auto& a) -> tn_device& { return a.device; };

@@ -1,0 +1,93 @@
+// Checks what only this engine asks for, and chooses the kernel.
+#include "attention.h"
+
+#include "device.h"
+#include "engine.h"
+#include "launch.h"
+
+#include <limits>
+
+namespace trainer::cuda {
+
+namespace {
+
+void require_chip(const Device& device) {
+    if (device.major < 8)
+        throw Refusal(TN_UNSUPPORTED, "device: the attention kernels need a GPU of compute capability 8.0 or later, this one has " +
+                                          std::to_string(device.major) + "." + std::to_string(device.minor));
+}
+
+void require_on_device(const void* data, const Device& device, const char* argument) {
+    cudaPointerAttributes attributes{};
+    check(cudaPointerGetAttributes(&attributes, data), argument);
+    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) refuse(argument, "is not device memory");
+    if (attributes.device != device.index)
+        refuse(argument, "lies on device " + std::to_string(attributes.device) + ", but device " + std::to_string(device.index) +
+                             " is current");
+}
+
+// The kernels move 16 bytes at a time.
+void require_matrix(const tn_tensor& t, int64_t tokens, int64_t heads, const Device& device, const char* argument) {
+    if (tokens == 0) return;
+    require(reinterpret_cast<uintptr_t>(t.data) % 16 == 0, argument, "must be aligned to 16 bytes on CUDA");
+    require(heads == 1 || t.head_stride % 8 == 0, argument, "head_stride must be a multiple of 8 on CUDA");
+    require(tokens == 1 || t.token_stride % 8 == 0, argument, "token_stride must be a multiple of 8 on CUDA");
+    require_on_device(t.data, device, argument);
+}
+
+bool runs_hopper_kernels(const Device& device, const tn_attention_shape& s) {
+    return device.major == 9 && device.minor == 0 && (s.head_dim == 64 || s.head_dim == 128);
+}
+
+}  // namespace
+
+void require_attention_shape(const tn_attention_shape& s) {
+    if (s.dtype != TN_BFLOAT16 && s.dtype != TN_FLOAT16)
+        refuse("dtype", "must be TN_BFLOAT16 or TN_FLOAT16 on CUDA, got " + std::to_string(s.dtype));
+    if (s.head_dim % 8 != 0 || s.head_dim > 128)
+        refuse("head_dim", "must be a multiple of 8 up to 128 on CUDA, got " + std::to_string(s.head_dim));
+    if (!(s.scale > 0)) refuse("scale", "must be positive on CUDA");
+    constexpr int64_t most = std::numeric_limits<int32_t>::max();
+    if ((s.q_tokens / 64 + s.sequences) * s.q_heads > most) refuse("q_tokens", "is more than one launch can number");
+    if ((s.k_tokens / 64 + s.sequences) * s.kv_heads > most) refuse("k_tokens", "is more than one launch can number");
+}
+
+void attention_forward(const tn_attention_forward_args& args, void* stream) {
+    const tn_attention_shape& s = args.shape;
+    const Device device = current_device();
+    require_chip(device);
+    require_matrix(args.q_TNH, s.q_tokens, s.q_heads, device, "q_TNH");
+    require_matrix(args.k_TMH, s.k_tokens, s.kv_heads, device, "k_TMH");
+    require_matrix(args.v_TMH, s.k_tokens, s.kv_heads, device, "v_TMH");
+    require_matrix(args.out_TNH, s.q_tokens, s.q_heads, device, "out_TNH");
+    if (s.q_tokens > 0) require_on_device(args.lse_NT, device, "lse_NT");
+    (runs_hopper_kernels(device, s) ? hopper_attention_forward : portable_attention_forward)(args, static_cast<cudaStream_t>(stream));
+}
+
+void attention_backward(const tn_attention_backward_args& args, void* stream) {
+    const tn_attention_shape& s = args.shape;
+    const Device device = current_device();
+    require_chip(device);
+    require_matrix(args.q_TNH, s.q_tokens, s.q_heads, device, "q_TNH");
+    require_matrix(args.k_TMH, s.k_tokens, s.kv_heads, device, "k_TMH");
+    require_matrix(args.v_TMH, s.k_tokens, s.kv_heads, device, "v_TMH");
+    require_matrix(args.out_TNH, s.q_tokens, s.q_heads, device, "out_TNH");
+    require_matrix(args.dout_TNH, s.q_tokens, s.q_heads, device, "dout_TNH");
+    require_matrix(args.dq_TNH, s.q_tokens, s.q_heads, device, "dq_TNH");
+    require_matrix(args.dk_TMH, s.k_tokens, s.kv_heads, device, "dk_TMH");
+    require_matrix(args.dv_TMH, s.k_tokens, s.kv_heads, device, "dv_TMH");
+    if (s.q_tokens > 0) {
+        require_on_device(args.lse_NT, device, "lse_NT");
+        require_on_device(args.scratch, device, "scratch");
+    }
+    float* delta = static_cast<float*>(args.scratch);
+    attention_delta(args, delta, static_cast<cudaStream_t>(stream));
+    (runs_hopper_kernels(device, s) ? hopper_attention_backward : portable_attention_backward)(args, delta,
+            static_cast<cudaStream_t>(stream));
+}
+
+int64_t attention_backward_scratch_bytes(const tn_attention_shape& s) {
+    return s.q_tokens * s.q_heads * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace trainer::cuda

@@ -1,0 +1,13 @@
+// What the current device is.
+#pragma once
+
+namespace trainer::cuda {
+
+struct Device {
+    int index, major, minor, multiprocessors;
+};
+
+// Refuses with a reason where there is no CUDA device or driver.
+Device current_device();
+
+}  // namespace trainer::cuda

@@ -1,0 +1,13 @@
+// The CUDA engine behind the C boundary, which has checked the rules that the header states for every device. These
+// functions check, before any launch, what only this engine asks for, and enqueue on the stream.
+#pragma once
+#include "trainer_native.h"
+
+namespace trainer::cuda {
+
+void require_attention_shape(const tn_attention_shape& shape);
+void attention_forward(const tn_attention_forward_args& args, void* stream);
+void attention_backward(const tn_attention_backward_args& args, void* stream);
+int64_t attention_backward_scratch_bytes(const tn_attention_shape& shape);
+
+}  // namespace trainer::cuda

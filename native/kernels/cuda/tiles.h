@@ -1,0 +1,118 @@
+// Which part of the packed batch one thread block works on, and what all attention kernels are told.
+#pragma once
+#include "trainer_native.h"
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace trainer::cuda {
+
+// One sequence of the batch, and where the zone begins in which it is the last one that still has tiles.
+struct Sequence {
+    int32_t q_begin, q_length, k_begin, k_length;
+    int32_t first_tile;
+};
+
+// Sequences in order of falling tile count, passed by value as a kernel parameter: no copy, no scratch, capture-safe.
+// Tiles are numbered level by level, the highest level of the whole batch first. Where a tile's work grows with its level,
+// as under a causal mask, thread blocks thus start in order of falling work.
+struct Tiles {
+    static constexpr int32_t capacity = 128;
+    int32_t sequences;
+    int32_t count;
+    int32_t rows;  // of a tile
+    Sequence sequence[capacity];
+};
+
+enum class Axis { queries, keys };
+
+// The batch cut into tables of at most Tiles::capacity sequences, over the query or the key axis. Sequences without tokens
+// on that axis have no tiles.
+std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, int32_t rows);
+
+struct Tile {
+    Sequence sequence;
+    int32_t level, levels;
+};
+
+inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t index) {
+    int32_t low = 0, high = tiles.sequences - 1;  // the last zone that begins at or before index
+    while (low < high) {
+        const int32_t middle = (low + high + 1) / 2;
+        if (tiles.sequence[middle].first_tile <= index) low = middle;
+        else high = middle - 1;
+    }
+    const auto levels = [&](const Sequence& s) {
+        return ((axis == Axis::queries ? s.q_length : s.k_length) + tiles.rows - 1) / tiles.rows;
+    };
+    const int32_t zone_width = low + 1, within = index - tiles.sequence[low].first_tile;
+    const int32_t level = levels(tiles.sequence[low]) - 1 - within / zone_width;
+    const Sequence& sequence = tiles.sequence[within % zone_width];
+    return {sequence, level, levels(sequence)};
+}
+
+// In which order thread blocks take (tile, head) pairs: level by level, but only section_heads heads at a time for a run of
+// section_tiles tiles, so that the keys and values of the heads in work stay in the L2 cache.
+struct Order {
+    int32_t section_heads, section_tiles;
+};
+
+// `group` of the heads that own the tiles stream the same group_bytes. A section runs for about one wave of thread blocks.
+Order l2_order(int64_t group_bytes, int32_t heads, int32_t group, int32_t multiprocessors);
+
+struct HeadTile {
+    int32_t tile, head;
+};
+
+inline __host__ __device__ HeadTile find_head_tile(const Tiles& tiles, const Order& order, int32_t heads, int32_t index) {
+    const int32_t run = index / (order.section_tiles * heads), first_tile = run * order.section_tiles;
+    const int32_t left = tiles.count - first_tile, run_tiles = order.section_tiles < left ? order.section_tiles : left;
+    const int32_t within = index - first_tile * heads, section = within / (run_tiles * order.section_heads);
+    const int32_t rest = within - section * run_tiles * order.section_heads;
+    return {first_tile + rest / order.section_heads, section * order.section_heads + rest % order.section_heads};
+}
+
+// [tokens, heads, head_dim] of 16-bit elements, the last axis contiguous.
+struct Matrix {
+    uint16_t* data;
+    int64_t token_stride, head_stride;
+
+    __host__ __device__ uint16_t* at(int64_t token, int64_t head) const { return data + token * token_stride + head * head_stride; }
+};
+
+inline Matrix matrix(const tn_tensor& t) { return {static_cast<uint16_t*>(t.data), t.token_stride, t.head_stride}; }
+
+// What does not change from launch to launch of one call.
+struct Attention {
+    int64_t q_tokens, k_tokens;
+    int32_t q_heads, kv_heads, head_dim;
+    int32_t causal, window;
+    float scale, scale_log2;  // scale_log2 = scale * log2(e)
+};
+
+Attention attention(const tn_attention_shape& shape);
+
+// Key columns that a query row sees: from <= column < end, both relative to the sequence.
+struct Visible {
+    int32_t from, end;
+};
+
+inline __host__ __device__ Visible visible_keys(const Attention& a, const Sequence& s, int32_t row) {
+    const int32_t position = row + s.k_length - s.q_length;
+    const int32_t end = a.causal && position + 1 < s.k_length ? position + 1 : s.k_length;
+    const int32_t from = a.window >= 0 && position - a.window > 0 ? position - a.window : 0;
+    return {from, end};
+}
+
+// Query rows that see at least one key of [first_key, last_key].
+inline __host__ __device__ Visible seeing_queries(const Attention& a, const Sequence& s, int32_t first_key, int32_t last_key) {
+    const int32_t offset = s.k_length - s.q_length;
+    const int32_t from = a.causal && first_key - offset > 0 ? first_key - offset : 0;
+    int32_t end = s.q_length;
+    if (a.window >= 0 && int64_t{last_key} - offset + a.window + 1 < end) end = last_key - offset + a.window + 1;
+    return {from, end};
+}
+
+}  // namespace trainer::cuda

@@ -1,0 +1,81 @@
+#include "device_attention.h"
+
+namespace {
+
+const int32_t falling[] = {0, 50, 40}, beyond[] = {0, 40, 65};
+alignas(16) uint16_t host[64 * 4 * 64];
+
+// A forward and a backward call that would run, spoiled by `spoil` in the same way, must both be refused.
+template <class Spoil>
+void both_refused(const std::string& argument, Spoil spoil) {
+    DeviceAttention a({4, 2, 64, {40, 24}, {40, 24}, true});
+    tn_attention_forward_args forward = a.forward_args();
+    tn_attention_backward_args backward = a.backward_args();
+    spoil(forward);
+    spoil(backward);
+    a.poison();
+    refused(tn_attention_forward(&forward, nullptr), TN_INVALID_ARGUMENT, argument);
+    refused(tn_attention_backward(&backward, nullptr), TN_INVALID_ARGUMENT, argument);
+    cuda_ok(cudaDeviceSynchronize());
+    const std::vector<uint16_t> untouched = a.out.bits();
+    a.out.download();
+    expect(a.out.bits() == untouched, argument + ": something was written");
+}
+
+template <class Spoil>
+void backward_refused(const std::string& argument, Spoil spoil) {
+    DeviceAttention a({4, 2, 64, {40, 24}, {40, 24}, true});
+    tn_attention_backward_args backward = a.backward_args();
+    spoil(backward);
+    refused(tn_attention_backward(&backward, nullptr), TN_INVALID_ARGUMENT, argument);
+}
+
+}  // namespace
+
+TEST("the device refuses shapes that it has no kernel for, by the argument's name") {
+    both_refused("dtype", [](auto& a) { a.shape.dtype = TN_FLOAT32; });
+    both_refused("dtype", [](auto& a) { a.shape.dtype = 9; });
+    both_refused("head_dim", [](auto& a) { a.shape.head_dim = 60; });
+    both_refused("head_dim", [](auto& a) { a.shape.head_dim = 136; });
+    both_refused("head_dim", [](auto& a) { a.shape.head_dim = 0; });
+    both_refused("scale", [](auto& a) { a.shape.scale = 0; });
+    both_refused("scale", [](auto& a) { a.shape.scale = -1; });
+}
+
+TEST("the device refuses head counts and boundaries that do not fit") {
+    both_refused("q_heads", [](auto& a) { a.shape.q_heads = 3; });
+    both_refused("kv_heads", [](auto& a) { a.shape.kv_heads = 0; });
+    both_refused("cu_seqlens_q", [](auto& a) { a.shape.cu_seqlens_q = falling; });
+    both_refused("cu_seqlens_k", [](auto& a) { a.shape.cu_seqlens_k = beyond; });
+    both_refused("cu_seqlens_q", [](auto& a) { a.shape.cu_seqlens_q = nullptr; });
+}
+
+TEST("the device refuses pointers that are null, on the host or not aligned, and strides that are not") {
+    const auto each = [](const std::string& name, auto member) {
+        both_refused(name, [&](auto& a) { member(a).data = nullptr; });
+        both_refused(name, [&](auto& a) { member(a).data = host; });
+        both_refused(name, [&](auto& a) { member(a).data = static_cast<char*>(member(a).data) + 2; });
+        both_refused(name, [&](auto& a) { member(a).token_stride += 4; });
+        both_refused(name, [&](auto& a) { member(a).head_stride += 4; });
+        both_refused(name, [&](auto& a) { member(a).token_stride = 8; });
+    };
+    each("q_TNH", [](auto& a) -> tn_tensor& { return a.q_TNH; });
+    each("k_TMH", [](auto& a) -> tn_tensor& { return a.k_TMH; });
+    each("v_TMH", [](auto& a) -> tn_tensor& { return a.v_TMH; });
+    each("out_TNH", [](auto& a) -> tn_tensor& { return a.out_TNH; });
+    both_refused("lse_NT", [](auto& a) { a.lse_NT = nullptr; });
+    both_refused("lse_NT", [](auto& a) { a.lse_NT = reinterpret_cast<float*>(host); });
+    backward_refused("dout_TNH", [](auto& a) { a.dout_TNH.data = host; });
+    backward_refused("dq_TNH", [](auto& a) { a.dq_TNH.data = host; });
+    backward_refused("dk_TMH", [](auto& a) { a.dk_TMH.token_stride += 4; });
+    backward_refused("dv_TMH", [](auto& a) { a.dv_TMH.data = nullptr; });
+    backward_refused("scratch", [](auto& a) { a.scratch = host; });
+    backward_refused("scratch_bytes", [](auto& a) { a.scratch_bytes -= 4; });
+}
+
+TEST("scratch of attention on the device is one float a query row") {
+    DeviceAttention a({4, 2, 64, {40, 24}, {40, 24}, true});
+    int64_t bytes = 0;
+    ok(tn_attention_backward_scratch_bytes(&a.shape, &bytes));
+    expect(bytes == 4 * 4 * 64, "scratch is " + std::to_string(bytes));
+}
