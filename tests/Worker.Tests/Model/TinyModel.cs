@@ -30,7 +30,7 @@ internal static class TinyModel
             ["rope_theta"] = 10000.0,
             ["tie_word_embeddings"] = tied,
             ["max_position_embeddings"] = 512,
-            ["initializer_range"] = 0.02,
+            ["initializer_range"] = 0.1,
         }.ToJsonString());
         QwenConfig config = QwenConfig.Load(path);
         Directory.Delete(Path.GetDirectoryName(path)!, recursive: true);
