@@ -34,7 +34,7 @@ system_packages() {
 }
 
 # True when a file of the given paths is newer than the stamp.
-changed() { local stamp=$1; shift; [ ! -f "$stamp" ] || [ -n "$(find "$@" -newer "$stamp" -not -path '*/build/*' -not -path '*/obj/*' -print -quit 2>/dev/null)" ]; }
+changed() { local stamp=$1; shift; [ ! -f "$stamp" ] || [ -n "$(find "$@" -newer "$stamp" -type f -not -path '*/build/*' -not -path '*/obj/*' -print -quit 2>/dev/null)" ]; }
 
 step() { # stamp, title, log, command...
   local stamp=$1 title=$2 log=$3; shift 3

@@ -7,6 +7,13 @@ using Trainer.Worker;
 // What is checked before a job is submitted, besides the configuration itself. Problems are shown; nothing is started.
 Func<JobConfig, IReadOnlyList<string>> preflight = job => InputFiles.Check(job) is { Count: > 0 } missing ? missing : Preflight.Check(job);
 
+if (Console.IsOutputRedirected)
+{
+    // A file or a pipe has no colours, and no edge at which tables would have to wrap.
+    Spectre.Console.AnsiConsole.Profile.Capabilities.Ansi = false;
+    Spectre.Console.AnsiConsole.Profile.Width = 200;
+}
+
 var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --follow\" trains, and a killed job goes on where it was.")
 {
     Submit.Create(preflight),

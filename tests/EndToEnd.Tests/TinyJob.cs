@@ -44,6 +44,11 @@ internal static class TinyJob
         checkpoint:
           every: {CheckpointEvery}
           keep: 2
+        samples:
+          every: 7
+          max_new_tokens: 4
+          prompts:
+            - Say river 2 times.
 
         """;
 

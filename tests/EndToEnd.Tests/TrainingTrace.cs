@@ -8,8 +8,8 @@ using Trainer.Worker.Checkpoints;
 namespace Trainer.EndToEnd.Tests;
 
 /// <summary>
-/// Everything that a training leaves behind and that must not depend on what disturbed it: each reported step, the newest
-/// checkpoint (cursor, seed, every tensor) and the exported files, as name and value; long values as SHA-256.
+/// Everything that a training leaves behind and that must not depend on what disturbed it: each reported step, each sample,
+/// the newest checkpoint (cursor, seed, every tensor) and the exported files, as name and value; long values as SHA-256.
 /// </summary>
 internal sealed class TrainingTrace
 {
@@ -23,10 +23,15 @@ internal sealed class TrainingTrace
     {
         var trace = new TrainingTrace();
         trace.AddMetrics(job.Metrics);
+        trace.AddSamples(job.Samples);
         await trace.AddCheckpointAsync(store ?? CheckpointStore.Open(job.Checkpoints));
         foreach (string file in Directory.EnumerateFiles(job.Model, "*", SearchOption.AllDirectories))
         {
             trace._values.Add($"export {Path.GetRelativePath(job.Model, file)}", Hash(await File.ReadAllBytesAsync(file)));
+        }
+        foreach (string leftover in Directory.EnumerateFileSystemEntries(job.Directory, "*.tmp"))
+        {
+            trace._values.Add($"left over {Path.GetFileName(leftover)}", "there");
         }
         return trace;
     }
@@ -52,6 +57,14 @@ internal sealed class TrainingTrace
             string text = string.Join(' ', s_reported.Select(name =>
                 $"{name}={(record.RootElement.TryGetProperty(name, out JsonElement value) ? value.GetRawText() : "none")}"));
             _values.Add($"metrics line {++number:D4}", text);
+        }
+    }
+
+    private void AddSamples(string path)
+    {
+        foreach ((string line, int index) in File.ReadLines(path).Select((line, index) => (line, index)))
+        {
+            _values.Add($"samples line {index + 1:D4}", line);
         }
     }
 

@@ -77,7 +77,7 @@ internal sealed class Workplace : IDisposable
 
     /// <summary>Waits until so many steps were reported.</summary>
     public static Task StepAsync(JobFiles job, int step) =>
-        UntilAsync(() => File.Exists(job.Metrics) && MetricsLog.Read(job.Metrics) is [.., var last] && last.Step >= step, $"step {step}");
+        UntilAsync(() => File.Exists(job.Metrics) && StepLog.ReadMetrics(job.Metrics) is [.., var last] && last.Step >= step, $"step {step}");
 
     public static async Task UntilAsync(Func<bool> condition, string what)
     {

@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.Globalization;
-using Spectre.Console;
 using Trainer.Worker.Attention;
 using static TorchSharp.torch;
 
@@ -22,8 +21,8 @@ internal static class Bench
         command.SetAction(parsed =>
         {
             set_num_threads(Environment.ProcessorCount);
-            var table = new Table().Title($"{parsed.GetValue(heads)}/{parsed.GetValue(kvHeads)} heads of {parsed.GetValue(headDim)}, float32, {Environment.ProcessorCount} threads");
-            table.AddColumns("T", "attention", "forward ms", "backward ms", "peak MiB", "MiB per 1,024 tokens");
+            Console.WriteLine($"{parsed.GetValue(heads)}/{parsed.GetValue(kvHeads)} heads of {parsed.GetValue(headDim)}, float32, {Environment.ProcessorCount} threads");
+            Row("T", "attention", "forward ms", "backward ms", "peak MiB", "MiB per 1,024 tokens");
             foreach (int length in parsed.GetValue(tokens)!)
             {
                 foreach (AttentionBackend backend in new[] { AttentionBackend.Flash, AttentionBackend.Math })
@@ -31,15 +30,18 @@ internal static class Bench
                     AttentionMeasurement m = AttentionBenchmark.Run(
                         backend, length, parsed.GetValue(heads), parsed.GetValue(kvHeads), parsed.GetValue(headDim), ScalarType.Float32, parsed.GetValue(repeats));
                     double mebibytes = m.PeakBytes / 1048576.0;
-                    table.AddRow(length.ToString("N0", CultureInfo.InvariantCulture), m.Backend, Number(m.ForwardMilliseconds), Number(m.BackwardMilliseconds), Number(mebibytes), Number(mebibytes * 1024 / length));
+                    Row(length.ToString("N0", CultureInfo.InvariantCulture), m.Backend, Number(m.ForwardMilliseconds), Number(m.BackwardMilliseconds), Number(mebibytes), Number(mebibytes * 1024 / length));
                 }
             }
 
-            AnsiConsole.Write(table);
             return 0;
         });
         return command;
     }
+
+    /// <summary>A line at once: the long lengths take their time.</summary>
+    private static void Row(string tokens, string attention, string forward, string backward, string peak, string perToken) =>
+        Console.WriteLine($"{tokens,8}  {attention,-9}  {forward,12}  {backward,12}  {peak,10}  {perToken,20}");
 
     private static string Number(double value) => value.ToString("N1", CultureInfo.InvariantCulture);
 }

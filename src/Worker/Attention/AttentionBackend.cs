@@ -28,7 +28,7 @@ public sealed record AttentionBackend(
         [
             request => request.Dtype is ScalarType.Float32 or ScalarType.BFloat16 ? null : $"dtype {request.Dtype} (float32 or bfloat16 needed)",
             request => request.HeadDim is >= 1 and <= 256 ? null : $"head_dim {request.HeadDim} (at most 256)",
-            request => request.Device.type == DeviceType.CPU ? null : "this build of libtrainer_kernels has no CUDA kernels",
+            request => request.Device.type == DeviceType.CPU ? null : $"device {request.Device.type}: the worker runs flash on the CPU only so far",
         ]);
 
     public static AttentionBackend Sdpa { get; } = new(

@@ -1,12 +1,13 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.InteropServices;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Attention;
 
 /// <summary>Times one backend forward and backward over one causal document, and measures the memory beyond its inputs.</summary>
-public static class AttentionBenchmark
+public static partial class AttentionBenchmark
 {
     /// <param name="tokens">T; q is [T, heads, headDim], k and v [T, kvHeads, headDim], random normal.</param>
     /// <param name="repeats">The medians of so many runs after one warm-up are reported.</param>
@@ -52,17 +53,25 @@ public static class AttentionBenchmark
     }
 
     /// <summary>The kernel's own account of this process's memory.</summary>
-    private static class ResidentMemory
+    private static partial class ResidentMemory
     {
-        /// <summary>Starts a new peak and returns what is resident now, in bytes.</summary>
+        /// <summary>
+        /// Starts a new peak and returns what is resident now, in bytes. What the allocators kept of earlier runs is given
+        /// back first: memory that is taken again would not count otherwise.
+        /// </summary>
         public static long Reset()
         {
             GC.Collect();
+            _ = ReturnFreedMemory(0);
             File.WriteAllText("/proc/self/clear_refs", "5");
             return Field("VmRSS:");
         }
 
         public static long Peak() => Field("VmHWM:");
+
+        /// <summary>glibc: gives every whole free page back to the system.</summary>
+        [LibraryImport("libc", EntryPoint = "malloc_trim")]
+        private static partial int ReturnFreedMemory(nint keep);
 
         private static long Field(string name)
         {

@@ -140,7 +140,13 @@ public sealed class ModelExport
         }
 
         string target = Path.GetFullPath(directory).TrimEnd('/');
-        Directory.CreateDirectory(Path.GetDirectoryName(target)!);
+        string parent = Path.GetDirectoryName(target)!;
+        Directory.CreateDirectory(parent);
+        foreach (string leftover in Directory.GetDirectories(parent, $"{Path.GetFileName(target)}.{new string('?', 32)}.tmp"))
+        {
+            Directory.Delete(leftover, recursive: true);  // its writer was killed
+        }
+
         string temporary = $"{target}.{Guid.NewGuid():N}.tmp";
         Directory.CreateDirectory(temporary);
         try

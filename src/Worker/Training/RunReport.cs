@@ -1,4 +1,3 @@
-using System.Text.Json;
 using Trainer.Contracts;
 using Trainer.Worker.Reports;
 
@@ -17,7 +16,8 @@ public sealed class RunReport : IDisposable
     private readonly JobFiles _files;
     private readonly RankReporter _reporter;
     private readonly TimeProvider _time;
-    private readonly MetricsLog _metrics;
+    private readonly StepLog<MetricsRecord> _metrics;
+    private readonly StepLog<SampleRecord> _samples;
     private readonly TensorBoardWriter _tensorBoard;
     private readonly int _steps;
     private readonly long _started;
@@ -31,7 +31,8 @@ public sealed class RunReport : IDisposable
         _time = time;
         _steps = steps;
         _started = time.GetTimestamp();
-        _metrics = MetricsLog.Open(files.Metrics, step);
+        _metrics = StepLog.Metrics(files.Metrics, step);
+        _samples = StepLog.Samples(files.Samples, step);
         _tensorBoard = new TensorBoardWriter(files.TensorBoard, time, step > 0 ? step : null);
         reporter.Update(report => report with { Steps = steps, Step = step });
     }
@@ -79,7 +80,7 @@ public sealed class RunReport : IDisposable
 
     public void Sample(int step, string prompt, string text)
     {
-        File.AppendAllText(_files.Samples, JsonSerializer.Serialize(new { step, prompt, text }) + "\n");
+        _samples.Append(new SampleRecord { Step = step, Prompt = prompt, Text = text });
         _tensorBoard.Text($"samples/{prompt}", step, text);
         _reporter.Log($"sample at step {step}: {prompt} -> {text.ReplaceLineEndings(" ")}");
     }
@@ -87,6 +88,7 @@ public sealed class RunReport : IDisposable
     public void Dispose()
     {
         _metrics.Dispose();
+        _samples.Dispose();
         _tensorBoard.Dispose();
     }
 

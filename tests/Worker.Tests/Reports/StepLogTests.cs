@@ -3,7 +3,7 @@ using Trainer.Worker.Tests.Checkpoints;
 
 namespace Trainer.Worker.Tests.Reports;
 
-public sealed class MetricsLogTests : IDisposable
+public sealed class StepLogTests : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();
 
@@ -19,21 +19,21 @@ public sealed class MetricsLogTests : IDisposable
             EvalLoss = step % 2 == 0 ? random.NextDouble() : null,
             GradNorm = step == 7 ? double.PositiveInfinity : random.NextDouble() / 3,
         })];
-        using (MetricsLog log = MetricsLog.Open(Path, 0))
+        using (StepLog<MetricsRecord> log = Open(0))
         {
             Array.ForEach(records, log.Append);
-            Assert.Equal(records.Length, MetricsLog.Read(Path).Count);
+            Assert.Equal(records.Length, Read().Count);
         }
 
         Assert.Equal(
             records.Select(r => (r.Step, BitConverter.DoubleToInt64Bits(r.Loss), r.EvalLoss, r.GradNorm)),
-            MetricsLog.Read(Path).Select(r => (r.Step, BitConverter.DoubleToInt64Bits(r.Loss), r.EvalLoss, r.GradNorm)));
+            Read().Select(r => (r.Step, BitConverter.DoubleToInt64Bits(r.Loss), r.EvalLoss, r.GradNorm)));
     }
 
     [Fact]
     public void A_line_is_one_snake_case_object()
     {
-        using MetricsLog log = MetricsLog.Open(Path, 0);
+        using StepLog<MetricsRecord> log = Open(0);
         log.Append(Record(3));
         Assert.Equal(
             """{"step":3,"loss":0.1,"learning_rate":1E-05,"grad_norm":0.5,"tokens":300,"tokens_per_second":50.5,"seconds":1.5,"time":"2030-01-02T03:04:05+00:00"}""" + "\n",
@@ -48,23 +48,23 @@ public sealed class MetricsLogTests : IDisposable
     [InlineData(99, 4)]
     public void Resuming_drops_the_lines_after_the_step(long step, int kept)
     {
-        using (MetricsLog log = MetricsLog.Open(Path, 0))
+        using (StepLog<MetricsRecord> log = Open(0))
         {
             Array.ForEach([2, 4, 6, 8], s => log.Append(Record(s)));
         }
 
-        using (MetricsLog log = MetricsLog.Open(Path, step))
+        using (StepLog<MetricsRecord> log = Open(step))
         {
             log.Append(Record(100));
         }
 
-        Assert.Equal([.. new long[] { 2, 4, 6, 8 }.Take(kept), 100], MetricsLog.Read(Path).Select(r => r.Step));
+        Assert.Equal([.. new long[] { 2, 4, 6, 8 }.Take(kept), 100], Read().Select(r => r.Step));
     }
 
     [Fact]
     public void A_torn_last_line_is_dropped_at_every_length()
     {
-        using (MetricsLog log = MetricsLog.Open(Path, 0))
+        using (StepLog<MetricsRecord> log = Open(0))
         {
             log.Append(Record(1));
             log.Append(Record(2));
@@ -74,8 +74,8 @@ public sealed class MetricsLogTests : IDisposable
         for (int cut = 1; cut < whole.Length / 2; cut++)
         {
             File.WriteAllBytes(Path, whole[..^cut]);
-            Assert.Equal([1L], MetricsLog.Read(Path).Select(r => r.Step));
-            using (MetricsLog log = MetricsLog.Open(Path, 2))
+            Assert.Equal([1L], Read().Select(r => r.Step));
+            using (StepLog<MetricsRecord> log = Open(2))
             {
                 log.Append(Record(2));
             }
@@ -87,17 +87,21 @@ public sealed class MetricsLogTests : IDisposable
     [Fact]
     public void A_damaged_line_is_named()
     {
-        using (MetricsLog log = MetricsLog.Open(Path, 0))
+        using (StepLog<MetricsRecord> log = Open(0))
         {
             log.Append(Record(1));
         }
 
         File.AppendAllText(Path, "{\"step\":2,\"color\":1}\n");
-        Assert.Contains($"{Path}:2", Assert.Throws<InvalidDataException>(() => MetricsLog.Read(Path)).Message, StringComparison.Ordinal);
-        Assert.Throws<InvalidDataException>(() => MetricsLog.Open(Path, 5));
+        Assert.Contains($"{Path}:2", Assert.Throws<InvalidDataException>(() => Read()).Message, StringComparison.Ordinal);
+        Assert.Throws<InvalidDataException>(() => Open(5));
     }
 
     public void Dispose() => _directory.Dispose();
+
+    private StepLog<MetricsRecord> Open(long step) => StepLog.Metrics(Path, step);
+
+    private IReadOnlyList<MetricsRecord> Read() => StepLog.ReadMetrics(Path);
 
     private string ReadShared()
     {
