@@ -85,7 +85,7 @@ public sealed record JobRecord
     [Id(3)] public int Attempt { get; init; }
 
     /// <summary>Node of each rank of the attempt; kept after its end, where its files are.</summary>
-    [Id(4)] public ImmutableArray<string> Nodes { get; init; } = [];
+    [Id(16)] public ImmutableArray<string> Nodes { get; init; } = [];
 
     [Id(5)] public FailureCounts Failures { get; init; } = new();
 
