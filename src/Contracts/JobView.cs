@@ -11,6 +11,13 @@ public sealed record JobView
     public required string Name { get; init; }
     public required JobStatus Status { get; init; }
     public string? Reason { get; init; }
+    public string Project { get; init; } = "default";
+    public string Pool { get; init; } = "default";
+    public int Ranks { get; init; } = 1;
+
+    /// <summary>Node of each rank of the newest attempt.</summary>
+    public ImmutableArray<string> Nodes { get; init; } = [];
+
     public int Priority { get; init; }
     public int Attempt { get; init; }
     public RankPhase? Phase { get; init; }
@@ -37,7 +44,11 @@ public sealed record JobView
         Name = job.Spec.Name,
         Status = job.Status,
         Reason = job.Reason,
-        Priority = job.Spec.Priority,
+        Project = job.Spec.Project,
+        Pool = job.Spec.Pool,
+        Ranks = job.Spec.Ranks,
+        Nodes = job.Nodes,
+        Priority = job.Priority,
         Attempt = job.Attempt,
         Phase = job.Status.HasAttempt() ? job.Progress?.Phase : null,
         Step = job.Progress?.Step ?? 0,
@@ -77,6 +88,17 @@ public sealed record SubmitRequest
 public sealed record RankReply
 {
     public required RankOrder Order { get; init; }
+}
+
+/// <summary>How much of a stream the coordinator has: from there on the agent sends.</summary>
+public sealed record StreamLength
+{
+    public required long Length { get; init; }
+}
+
+public sealed record PriorityRequest
+{
+    public required int Priority { get; init; }
 }
 
 /// <summary>Who answers on the socket.</summary>
