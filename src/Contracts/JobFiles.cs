@@ -33,4 +33,7 @@ public sealed record AttemptFiles(string Directory)
 
     /// <summary>The <see cref="RankResult"/>, written as the rank's last act.</summary>
     public string Result => Path.Combine(Directory, "result.json");
+
+    /// <summary>The <see cref="RankResult"/> of one of several ranks: <see cref="Result"/> is that of rank 0.</summary>
+    public string ResultOf(int rank) => rank == 0 ? Result : Path.Combine(Directory, $"result-{rank}.json");
 }
