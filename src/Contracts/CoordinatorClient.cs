@@ -52,9 +52,9 @@ public sealed class CoordinatorClient : IDisposable
         SendAsync(HttpMethod.Post, $"{Url(job)}/resume", null, ContractsJson.Default.JobView, cancellationToken);
 
     /// <summary>Reports what a rank does; the order is to be obeyed. An unreachable coordinator is no reason to stop training.</summary>
-    public async Task<RankOrder> HeartbeatAsync(JobId job, RankReport report, CancellationToken cancellationToken = default) =>
-        (await SendAsync(HttpMethod.Post, $"{Url(job.Value)}/heartbeat", JsonContent.Create(report, ContractsJson.Default.RankReport),
-            ContractsJson.Default.RankReply, cancellationToken)).Order;
+    public Task<RankReply> HeartbeatAsync(JobId job, RankReport report, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"{Url(job.Value)}/heartbeat", JsonContent.Create(report, ContractsJson.Default.RankReport),
+            ContractsJson.Default.RankReply, cancellationToken);
 
     /// <summary>Asks the coordinator to exit; running ranks go on.</summary>
     public Task<CoordinatorInfo> StopAsync(CancellationToken cancellationToken = default) =>

@@ -88,6 +88,9 @@ public sealed record SubmitRequest
 public sealed record RankReply
 {
     public required RankOrder Order { get; init; }
+
+    /// <summary>The <see cref="RankReport.Endpoint"/> of this attempt's rank 0, once it is known.</summary>
+    public string? Rendezvous { get; init; }
 }
 
 /// <summary>How much of a stream the coordinator has: from there on the agent sends.</summary>

@@ -127,7 +127,7 @@ public sealed class RankProcess : IDisposable
             try
             {
                 RankReport report = _reporter.Report with { LastCheckpointStep = _run?.LastCommitted is > 0 and int step ? step : null };
-                RankOrder order = await _coordinator.HeartbeatAsync(_id, report, _ended.Token);
+                RankOrder order = (await _coordinator.HeartbeatAsync(_id, report, _ended.Token)).Order;
                 if (!reached)
                 {
                     _reporter.Log("the coordinator is back");
