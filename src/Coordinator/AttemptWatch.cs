@@ -28,7 +28,7 @@ public static class AttemptWatch
         }
         return Ended(job, ranks, options, now, endedFor)
             ?? Hung(job, ranks, options, now)
-            ?? OverTime(job, sights, ranks, options, now, startedFor)
+            ?? (AttemptEvent?)OverTime(job, sights, ranks, options, now, startedFor)
             ?? Standing(job, sights, ranks, options, now);
 
         RankLost Lost(string message, string node) => new(now, job.Attempt, FailureClass.Infrastructure, message, [node]);
@@ -89,7 +89,7 @@ public static class AttemptWatch
         static string Where(RankState rank) => rank.Report?.Activity is { Length: > 0 } activity ? $" ({activity})" : "";
     }
 
-    private static AttemptEvent? OverTime(
+    private static RankLost? OverTime(
         JobRecord job, IReadOnlyList<NodeSight> sights, Dictionary<int, RankState> ranks, CoordinatorOptions options, DateTimeOffset now, TimeSpan startedFor)
     {
         if (job.Status is JobStatus.Stopping && now - job.StopAskedAt > options.StopGrace)
