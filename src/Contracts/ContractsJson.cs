@@ -17,11 +17,8 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(SubmitRequest))]
 [JsonSerializable(typeof(CoordinatorInfo))]
 [JsonSerializable(typeof(ApiError))]
-[JsonSerializable(typeof(NodeReport))]
-[JsonSerializable(typeof(NodeOrders))]
 [JsonSerializable(typeof(NodeView))]
 [JsonSerializable(typeof(NodeList))]
-[JsonSerializable(typeof(StreamLength))]
 [JsonSerializable(typeof(PriorityRequest))]
 [JsonSerializable(typeof(AccessEntry[]))]
 public sealed partial class ContractsJson : JsonSerializerContext;

@@ -93,12 +93,6 @@ public sealed record RankReply
     public string? Rendezvous { get; init; }
 }
 
-/// <summary>How much of a stream the coordinator has: from there on the agent sends.</summary>
-public sealed record StreamLength
-{
-    public required long Length { get; init; }
-}
-
 public sealed record PriorityRequest
 {
     public required int Priority { get; init; }

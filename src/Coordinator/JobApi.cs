@@ -96,16 +96,12 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
         await AnswerAsync(context, await (await FindAsync(context)).SetPriority(request.Priority));
     }
 
-    /// <summary>The bytes of a rank's stream from ?offset= on, as far as they are known here; X-Length is how far that is.</summary>
+    /// <summary>Bytes of a rank's stream from ?offset= on, at most 1 MiB, as far as they are known here; X-Length is how far that is.</summary>
     private async Task StreamAsync(HttpContext context)
     {
         JobId job = (await (await FindAsync(context)).Get())!.Id;
-        if (!int.TryParse((string?)context.Request.RouteValues["attempt"], NumberStyles.None, CultureInfo.InvariantCulture, out int attempt)
-            || !int.TryParse((string?)context.Request.RouteValues["rank"], NumberStyles.None, CultureInfo.InvariantCulture, out int rank)
-            || logs.Path(job, attempt, rank, (string)context.Request.RouteValues["stream"]!) is not { } path)
-        {
-            throw new ApiException(StatusCodes.Status404NotFound, "there is no such stream");
-        }
+        (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
+        string path = logs.Path(new RankName(job, attempt, rank), stream);
         long offset = long.TryParse(context.Request.Query["offset"], NumberStyles.None, CultureInfo.InvariantCulture, out long from) ? from : 0;
         context.Response.ContentType = "application/octet-stream";
         if (!File.Exists(path))
@@ -118,7 +114,7 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
         context.Response.Headers["X-Length"] = length.ToString(CultureInfo.InvariantCulture);
         file.Position = Math.Min(offset, length);
         byte[] chunk = new byte[64 << 10];
-        for (long left = length - file.Position; left > 0;)
+        for (long left = Math.Min(length - file.Position, LogLength.MaxPiece); left > 0;)
         {
             int read = await file.ReadAsync(chunk.AsMemory(0, (int)Math.Min(left, chunk.Length)), context.RequestAborted);
             if (read == 0)

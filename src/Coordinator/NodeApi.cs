@@ -11,8 +11,6 @@ namespace Trainer.Coordinator;
 /// <summary>HTTP/JSON of worker agents, and of people who look after nodes.</summary>
 internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLogs logs)
 {
-    private const int MostBytes = 1 << 20;
-
     private static readonly TimeSpan s_wait = TimeSpan.FromSeconds(20);
 
     public void Map(IEndpointRouteBuilder routes)
@@ -78,22 +76,20 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
     private async Task StoreAsync(HttpContext context)
     {
         Access.Require(context, Role.Worker);
+        (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
         if (!JobId.TryParse((string?)context.Request.RouteValues["job"], out JobId job)
-            || !int.TryParse((string?)context.Request.RouteValues["attempt"], NumberStyles.None, CultureInfo.InvariantCulture, out int attempt)
-            || !int.TryParse((string?)context.Request.RouteValues["rank"], NumberStyles.None, CultureInfo.InvariantCulture, out int rank)
             || !long.TryParse(context.Request.Query["offset"], NumberStyles.None, CultureInfo.InvariantCulture, out long offset)
-            || (string?)context.Request.RouteValues["stream"] is not { } stream || logs.Path(job, attempt, rank, stream) is null
             || await grains.GetGrain<IJobGrain>(job.Value).Get() is not { } record || attempt > record.Attempt || rank >= record.Spec.Ranks)
         {
             throw new ApiException(StatusCodes.Status404NotFound, "there is no such stream");
         }
         using var content = new MemoryStream();
         await context.Request.Body.CopyToAsync(content, context.RequestAborted);
-        if (content.Length > MostBytes)
+        if (content.Length > LogLength.MaxPiece)
         {
-            throw new ApiException(StatusCodes.Status413PayloadTooLarge, $"at most {MostBytes} bytes at once");
+            throw new ApiException(StatusCodes.Status413PayloadTooLarge, $"at most {LogLength.MaxPiece} bytes at once");
         }
-        long length = logs.Append(job, attempt, rank, stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length));
-        await Http.AnswerAsync(context, new StreamLength { Length = length }, ContractsJson.Default.StreamLength);
+        long length = logs.Append(new RankName(job, attempt, rank), stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length));
+        await Http.AnswerAsync(context, new LogLength { Length = length }, ContractsJson.Default.LogLength);
     }
 }

@@ -10,26 +10,23 @@ public sealed class RankLogs(TrainerHome home)
 {
     private readonly Lock[] _locks = [.. Enumerable.Range(0, 64).Select(_ => new Lock())];
 
-    /// <summary>Null when there is no such stream.</summary>
-    public string? Path(JobId job, int attempt, int rank, string stream)
+    public string Path(RankName rank, LogStream stream)
     {
-        JobFiles files = home.Job(job);
-        AttemptFiles own = files.Attempt(attempt);
+        AttemptFiles own = home.Job(rank.Job).Attempt(rank.Attempt);
         return stream switch
         {
-            "stdout" => own.StdoutOf(rank),
-            "stderr" => own.StderrOf(rank),
-            "stacks" => own.StacksOf(rank),
-            "metrics" => System.IO.Path.Combine(own.Directory, "metrics.jsonl"),
-            "samples" => System.IO.Path.Combine(own.Directory, "samples.jsonl"),
-            _ => null,
+            LogStream.Stdout => own.StdoutOf(rank.Rank),
+            LogStream.Stderr => own.StderrOf(rank.Rank),
+            LogStream.Stacks => own.StacksOf(rank.Rank),
+            LogStream.Metrics => System.IO.Path.Combine(own.Directory, "metrics.jsonl"),
+            _ => System.IO.Path.Combine(own.Directory, "samples.jsonl"),
         };
     }
 
     /// <returns>How long the stream is now: from there on the agent goes on.</returns>
-    public long Append(JobId job, int attempt, int rank, string stream, long offset, ReadOnlySpan<byte> bytes)
+    public long Append(RankName rank, LogStream stream, long offset, ReadOnlySpan<byte> bytes)
     {
-        string path = Path(job, attempt, rank, stream)!;
+        string path = Path(rank, stream);
         lock (_locks[(uint)path.GetHashCode(StringComparison.Ordinal) % _locks.Length])
         {
             bool created = !File.Exists(path);
@@ -42,9 +39,9 @@ public sealed class RankLogs(TrainerHome home)
                 file.Write(bytes[(int)(length - offset)..]);
                 length = offset + bytes.Length;
             }
-            if (created && stream is "metrics" or "samples")
+            if (created && stream is LogStream.Metrics or LogStream.Samples)
             {
-                PointTo(stream is "metrics" ? home.Job(job).Metrics : home.Job(job).Samples, path);
+                PointTo(stream is LogStream.Metrics ? home.Job(rank.Job).Metrics : home.Job(rank.Job).Samples, path);
             }
             return length;
         }
