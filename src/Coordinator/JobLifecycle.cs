@@ -48,7 +48,7 @@ public static class JobLifecycle
         (_, RankEnded ended) => Fail(Report(job, ended.Result), e.At, FailureClass.Infrastructure, ended.Result.Message ?? "the rank was interrupted", []),
         (_, RankLost lost) => Fail(job, e.At, lost.Class, lost.Message, lost.Nodes.IsDefault ? [] : lost.Nodes),
 
-        (Paused or Queued or Retrying, CancelAsked) => End(job, Cancelled, e.At, "cancelled", "cancelled before an attempt ran"),
+        (Paused or Queued or Retrying, CancelAsked) => End(job, Cancelled, e.At, "cancelled", job.Attempt == 0 ? "cancelled before an attempt ran" : "cancelled between two attempts"),
         (Starting or Running, CancelAsked) => AskToStop(job, e.At, StopIntent.Cancel, "asked to stop"),
         (Stopping, CancelAsked) when job.StopIntent is not StopIntent.Cancel => (Note(job with { StopIntent = StopIntent.Cancel }, e.At, "cancelled"), []),
         (Queued or Retrying, PauseAsked) => (Note(job with { Status = Paused, Reason = "paused", RetryAt = null }, e.At, "paused"), [new Vacate()]),
@@ -121,6 +121,7 @@ public static class JobLifecycle
             Step = Math.Max(result.Step, job.Progress?.Step ?? 0),
             Loss = result.Loss ?? job.Progress?.Loss,
         },
+        LastCheckpointStep = result.LastCheckpointStep ?? job.LastCheckpointStep,
     };
 
     private static (JobRecord, ImmutableArray<JobEffect>) Fail(

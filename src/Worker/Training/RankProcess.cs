@@ -117,7 +117,10 @@ public sealed class RankProcess : IDisposable
         Message = message,
         Step = _reporter.Report.Step,
         Loss = _reporter.Report.Loss,
+        LastCheckpointStep = LastCommitted,
     };
+
+    private int? LastCommitted => _run?.LastCommitted is > 0 and int step ? step : null;
 
     private async Task HeartbeatAsync()
     {
@@ -126,7 +129,7 @@ public sealed class RankProcess : IDisposable
         {
             try
             {
-                RankReport report = _reporter.Report with { LastCheckpointStep = _run?.LastCommitted is > 0 and int step ? step : null };
+                RankReport report = _reporter.Report with { LastCheckpointStep = LastCommitted };
                 RankOrder order = (await _coordinator.HeartbeatAsync(_id, report, _ended.Token)).Order;
                 if (!reached)
                 {
@@ -165,6 +168,13 @@ public sealed class RankProcess : IDisposable
         if (order == RankOrder.Stop && !_ordered)
         {
             _ordered = true;
+            if (_reporter.Report.Phase is RankPhase.Loading or RankPhase.Preparing)
+            {
+                _reporter.Log("ordered to stop before the first step: ending at once");
+                Result(RankOutcome.Cancelled, null, null).Write(_files.Attempt(_attempt).Result);
+                Environment.Exit(0);
+            }
+
             _reporter.Log("ordered to stop: saving a checkpoint, then ending");
             _stop.Cancel();
         }
