@@ -16,5 +16,8 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(JobList))]
 [JsonSerializable(typeof(SubmitRequest))]
 [JsonSerializable(typeof(CoordinatorInfo))]
+[JsonSerializable(typeof(NodeReport))]
+[JsonSerializable(typeof(NodeOrders))]
+[JsonSerializable(typeof(LogLength))]
 [JsonSerializable(typeof(ApiError))]
 public sealed partial class ContractsJson : JsonSerializerContext;

@@ -77,6 +77,9 @@ public sealed record SubmitRequest
 public sealed record RankReply
 {
     public required RankOrder Order { get; init; }
+
+    /// <summary>The <see cref="RankReport.Endpoint"/> of this attempt's rank 0, once it is known.</summary>
+    public string? Rendezvous { get; init; }
 }
 
 /// <summary>Who answers on the socket.</summary>

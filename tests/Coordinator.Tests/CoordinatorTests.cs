@@ -74,18 +74,18 @@ public sealed class CoordinatorTests : IAsyncLifetime
     {
         JobView job = await SubmitAsync();
         await RunningAsync(job.Id, 1);
-        Assert.Equal(RankOrder.Continue, await Client.HeartbeatAsync(job.Id, Report(1, 5)));
+        Assert.Equal(RankOrder.Continue, (await Client.HeartbeatAsync(job.Id, Report(1, 5))).Order);
 
         Assert.Equal(JobStatus.Stopping, (await Client.CancelAsync("demo")).Status);
-        Assert.Equal(RankOrder.Stop, await Client.HeartbeatAsync(job.Id, Report(1, 6)));
+        Assert.Equal(RankOrder.Stop, (await Client.HeartbeatAsync(job.Id, Report(1, 6))).Order);
         _home.Do(job.Id, 1, RankOutcome.Cancelled, step: 6);
         Assert.Equal(JobStatus.Cancelled, (await EndedAsync(job.Id)).Status);
-        Assert.Equal(RankOrder.Fenced, await Client.HeartbeatAsync(job.Id, Report(1, 7)));
+        Assert.Equal(RankOrder.Fenced, (await Client.HeartbeatAsync(job.Id, Report(1, 7))).Order);
 
         await Client.ResumeAsync(job.Id.Value);
         await RunningAsync(job.Id, 2);
-        Assert.Equal(RankOrder.Fenced, await Client.HeartbeatAsync(job.Id, Report(1, 8)));
-        Assert.Equal(RankOrder.Continue, await Client.HeartbeatAsync(job.Id, Report(2, 7)));
+        Assert.Equal(RankOrder.Fenced, (await Client.HeartbeatAsync(job.Id, Report(1, 8))).Order);
+        Assert.Equal(RankOrder.Continue, (await Client.HeartbeatAsync(job.Id, Report(2, 7))).Order);
         _home.Do(job.Id, 2, RankOutcome.Succeeded, step: 9);
         job = await EndedAsync(job.Id);
 
@@ -154,7 +154,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
         await Assert.ThrowsAsync<CoordinatorException>(() => Client.HeartbeatAsync(job.Id, Report(1, 1)));
         _host = await _home.StartAsync();
 
-        Assert.Equal(RankOrder.Continue, await Client.HeartbeatAsync(job.Id, Report(1, 5)));
+        Assert.Equal(RankOrder.Continue, (await Client.HeartbeatAsync(job.Id, Report(1, 5))).Order);
         await ReasonAsync(waiting.Id, $"waiting for job {job.Id} on this machine (position 1 of 1)");
         Assert.Equal([pid], _home.Pids(job.Id, 1));
         _home.Do(job.Id, 1, RankOutcome.Succeeded);
@@ -206,7 +206,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
         Assert.StartsWith("HTTP/1.1 404", await RawAsync("POST /v1/jobs/..%2F..%2Fetc/heartbeat", "{\"attempt\": 1, \"pid\": 1}"), StringComparison.Ordinal);
         Assert.StartsWith("HTTP/1.1 413", await RawAsync("POST /v1/jobs", new string(' ', 3 << 20)), StringComparison.Ordinal);
         Assert.Equal(HttpStatusCode.NotFound, (await Assert.ThrowsAsync<CoordinatorException>(() => Client.GetAsync("nope"))).Status);
-        Assert.Equal(RankOrder.Fenced, await Client.HeartbeatAsync(new JobId("nope-abcd"), Report(1, 1)));
+        Assert.Equal(RankOrder.Fenced, (await Client.HeartbeatAsync(new JobId("nope-abcd"), Report(1, 1))).Order);
         Assert.Empty((await Client.ListAsync()).Jobs);
     }
 
