@@ -30,6 +30,7 @@ var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --foll
     Doctor.Create(),
     Bench.Create(),
     Serve.Create(),
+    Worker.Create(),
     Stop.Create(),
     Rank.Create(),
 };
