@@ -57,7 +57,7 @@ internal static class ThreadStacks
     }
 
     private static string State(string task) =>
-        Read(task, "status").Split('\n').FirstOrDefault(line => line.StartsWith("State:", StringComparison.Ordinal))?["State:".Length..].Trim() ?? "unknown";
+        Read(task, "status").Split('\n', StringSplitOptions.TrimEntries).FirstOrDefault(line => line.StartsWith("State:", StringComparison.Ordinal))?["State:".Length..].Trim() ?? "unknown";
 
     private static string Read(string task, string name)
     {

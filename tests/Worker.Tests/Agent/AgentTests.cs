@@ -253,7 +253,7 @@ public sealed class AgentTests : IAsyncLifetime
         string stacks = await File.ReadAllTextAsync(_home.Files(s_demo).StacksOf(0));
         Assert.Contains("activity: all-reduce", stacks, StringComparison.Ordinal);
         Assert.Contains($"thread {running.Process.Pid} ", stacks, StringComparison.Ordinal);
-        Assert.Contains("state T (stopped)", stacks, StringComparison.Ordinal);
+        Assert.True(stacks.Contains("state T (stopped)", StringComparison.Ordinal), stacks);
     }
 
     [Theory]
