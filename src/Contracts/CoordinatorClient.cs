@@ -90,6 +90,10 @@ public sealed class CoordinatorClient : IDisposable
         SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(report.Node)}/report", JsonContent.Create(report, ContractsJson.Default.NodeReport),
             ContractsJson.Default.NodeOrders, cancellationToken);
 
+    /// <summary>Returns when there may be new orders for a node, or after a while.</summary>
+    public async Task WaitForOrdersAsync(string node, CancellationToken cancellationToken = default) =>
+        await AskAsync(HttpMethod.Get, $"v1/nodes/{Uri.EscapeDataString(node)}/changes", null, _ => Task.FromResult(0), cancellationToken);
+
     /// <summary>Sends a piece of what a rank wrote.</summary>
     /// <param name="offset">Of the first byte in the stream.</param>
     /// <param name="bytes">At most <see cref="LogLength.MaxPiece"/>; none asks for the length.</param>
@@ -104,7 +108,11 @@ public sealed class CoordinatorClient : IDisposable
 
     public void Dispose() => _http.Dispose();
 
-    private async Task<T> SendAsync<T>(HttpMethod method, string url, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancellationToken)
+    private Task<T> SendAsync<T>(HttpMethod method, string url, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancellationToken) =>
+        AskAsync(method, url, content, async response => await response.Content.ReadFromJsonAsync(type, cancellationToken)
+            ?? throw new CoordinatorException(response.StatusCode, "the coordinator answered null"), cancellationToken);
+
+    private async Task<T> AskAsync<T>(HttpMethod method, string url, HttpContent? content, Func<HttpResponseMessage, Task<T>> read, CancellationToken cancellationToken)
     {
         using var request = new HttpRequestMessage(method, url) { Content = content };
         try
@@ -112,8 +120,7 @@ public sealed class CoordinatorClient : IDisposable
             using HttpResponseMessage response = await _http.SendAsync(request, cancellationToken);
             if (response.IsSuccessStatusCode)
             {
-                return await response.Content.ReadFromJsonAsync(type, cancellationToken)
-                    ?? throw new CoordinatorException(response.StatusCode, "the coordinator answered null");
+                return await read(response);
             }
             throw new CoordinatorException(response.StatusCode, await ErrorAsync(response, cancellationToken));
         }

@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using System.CommandLine;
 using System.Globalization;
 using System.Runtime.InteropServices;
@@ -36,23 +35,8 @@ internal static class Worker
         command.SetAction((parsed, cancellationToken) =>
         {
             TrainerHome home = TrainerHome.FromEnvironment();
-            ImmutableArray<string> devices = Devices.Find();
-            int count = parsed.GetValue(slots) ?? Math.Max(1, devices.Length);
-            if (devices.Length > 0 && count > devices.Length)
-            {
-                throw new ConfigException($"--slots: {count} ranks cannot run on {devices.Length} CUDA devices; give at most {devices.Length} (CUDA_VISIBLE_DEVICES= for CPU slots)");
-            }
-            return RunAsync(new AgentOptions
-            {
-                Home = home,
-                Coordinator = Coordinator(parsed.GetValue(coordinator), home),
-                Token = Environment.GetEnvironmentVariable("TRAINER_TOKEN"),
-                Node = parsed.GetValue(name)!,
-                Pool = parsed.GetValue(pool)!,
-                Host = parsed.GetValue(host)!,
-                Devices = [.. devices.Take(count)],
-                Slots = count,
-            }, TimeSpan.FromSeconds(parsed.GetValue(drain)), cancellationToken);
+            AgentOptions options = AgentOptions.OfThisMachine(home, Coordinator(parsed.GetValue(coordinator), home), parsed.GetValue(name)!, parsed.GetValue(slots));
+            return RunAsync(options with { Pool = parsed.GetValue(pool)!, Host = parsed.GetValue(host)! }, TimeSpan.FromSeconds(parsed.GetValue(drain)), cancellationToken);
         });
         return command;
     }
@@ -69,7 +53,7 @@ internal static class Worker
         using PosixSignalRegistration terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Told);
         using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Told);
 
-        await using Agent agent = await Agent.StartAsync(options, logs, cancellationToken: cancellationToken);
+        await using Agent agent = await Agent.StartAsync(options with { Logs = logs }, cancellationToken);
         Console.WriteLine($"node {options.Node} gives {options.Slots} {Spelling.Of(options.Kind)} slots of pool {options.Pool} to {options.Coordinator}");
         Task<bool> drained = DrainAsync();
         if (await Task.WhenAny(drained, agent.Completion) != drained)

@@ -34,16 +34,16 @@ public sealed partial class Agent : IAsyncDisposable
     private long _composed;
     private long _heard;
 
-    private Agent(AgentOptions options, ILoggerFactory logs, TimeProvider time)
+    private Agent(AgentOptions options)
     {
         _options = options;
-        _time = time;
-        _log = logs.CreateLogger<Agent>();
+        _time = options.Time;
+        _log = options.Logs.CreateLogger<Agent>();
         _coordinator = CoordinatorClient.At(options.Coordinator, options.Token, s_answerTakes);
-        // Pieces of logs may take longer than reports may.
+        // Pieces of logs, and the wait for orders, may take longer than reports may.
         _archive = CoordinatorClient.At(options.Coordinator, options.Token);
         _lock = TakeLock(options.Home);
-        _supervisor = new RankSupervisor(options, new AwakeClock(time), _work, _news, _log);
+        _supervisor = new RankSupervisor(options, new AwakeClock(_time), _work, _news, _log);
     }
 
     /// <summary>
@@ -55,16 +55,16 @@ public sealed partial class Agent : IAsyncDisposable
     /// <summary>Attaches to ranks that run already, and begins to report. Does not wait for the coordinator.</summary>
     /// <exception cref="ConfigException">The coordinator's address is none, or another agent serves this home.</exception>
     /// <exception cref="IOException">The home cannot be written.</exception>
-    public static async Task<Agent> StartAsync(AgentOptions options, ILoggerFactory logs, TimeProvider? time = null, CancellationToken cancellationToken = default)
+    public static async Task<Agent> StartAsync(AgentOptions options, CancellationToken cancellationToken = default)
     {
         Directory.CreateDirectory(options.Home.Directory, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        var agent = new Agent(options, logs, time ?? TimeProvider.System);
+        var agent = new Agent(options);
         try
         {
             AgentWatch.Announce(options.Home);
             agent._supervisor.Attach();
-            agent._endpoint = await RankEndpoint.StartAsync(options.Home.AgentSocket, agent._supervisor, logs, cancellationToken);
-            agent._logs = options.ShipsLogs ? new LogShipping(options.Home, agent._archive, agent._supervisor, agent._log) : null;
+            agent._endpoint = await RankEndpoint.StartAsync(options.Home.AgentSocket, agent._supervisor, options.Logs, cancellationToken);
+            agent._logs = options.ShipsLogs ? new LogShipping(options.Home, agent._archive, agent._supervisor, agent._time, agent._log) : null;
             agent.Completion = agent.RunAsync();
             return agent;
         }
@@ -121,7 +121,11 @@ public sealed partial class Agent : IAsyncDisposable
 
     private async Task RunAsync()
     {
-        Task[] tasks = [Task.Run(SuperviseAsync), Task.Run(ReportAsync), _logs is null ? Task.Delay(Timeout.Infinite, _end.Token) : Task.Run(() => _logs.RunAsync(_end.Token))];
+        List<Task> tasks = [Task.Run(SuperviseAsync), Task.Run(ReportAsync), Task.Run(ListenAsync)];
+        if (_logs is not null)
+        {
+            tasks.Add(Task.Run(() => _logs.RunAsync(_end.Token)));
+        }
         await await Task.WhenAny(tasks);
     }
 
@@ -170,6 +174,23 @@ public sealed partial class Agent : IAsyncDisposable
             }
             await Task.Delay(s_newsWait, _time, _end.Token);
             await _news.WaitAsync(_options.Period - s_newsWait, _end.Token);
+        }
+    }
+
+    /// <summary>Fetches new orders as soon as there are some, by reporting. What is missed comes with the next report.</summary>
+    private async Task ListenAsync()
+    {
+        while (true)
+        {
+            try
+            {
+                await _archive.WaitForOrdersAsync(_options.Node, _end.Token);
+                _news.Beat();
+            }
+            catch (CoordinatorException)
+            {
+                await Task.Delay(s_longestBackoff, _time, _end.Token);
+            }
         }
     }
 

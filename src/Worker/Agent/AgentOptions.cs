@@ -1,4 +1,6 @@
 using System.Collections.Immutable;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
 using Trainer.Contracts;
 
 namespace Trainer.Worker.Agent;
@@ -37,8 +39,32 @@ public sealed record AgentOptions
     /// <summary>Between two reports when nothing happens.</summary>
     public TimeSpan Period { get; init; } = TimeSpan.FromSeconds(1);
 
+    public ILoggerFactory Logs { get; init; } = NullLoggerFactory.Instance;
+
+    public TimeProvider Time { get; init; } = TimeProvider.System;
+
     /// <summary>Logs are sent to a coordinator elsewhere; one on the same home reads the files.</summary>
     public bool ShipsLogs => Coordinator != Home.Socket;
+
+    /// <summary>A slot for each CUDA device, or one CPU slot when there are none; the token of TRAINER_TOKEN.</summary>
+    /// <param name="slots">Another number of slots.</param>
+    /// <exception cref="ConfigException">More slots than CUDA devices.</exception>
+    public static AgentOptions OfThisMachine(TrainerHome home, string coordinator, string node, int? slots = null)
+    {
+        ImmutableArray<string> devices = CudaDevices.Find();
+        int count = slots ?? Math.Max(1, devices.Length);
+        return devices.Length == 0 || count <= devices.Length
+            ? new AgentOptions
+            {
+                Home = home,
+                Coordinator = coordinator,
+                Token = Environment.GetEnvironmentVariable("TRAINER_TOKEN"),
+                Node = node,
+                Devices = [.. devices.Take(count)],
+                Slots = count,
+            }
+            : throw new ConfigException($"--slots: {count} ranks cannot run on {devices.Length} CUDA devices; give at most {devices.Length}, or set CUDA_VISIBLE_DEVICES= for CPU slots");
+    }
 
     /// <summary>Without the token.</summary>
     public override string ToString() => $"agent {Node} of {Coordinator}";

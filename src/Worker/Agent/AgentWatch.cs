@@ -1,4 +1,3 @@
-using System.Globalization;
 using Trainer.Contracts;
 
 namespace Trainer.Worker.Agent;
@@ -17,31 +16,10 @@ internal sealed class AgentWatch(string socket, TimeProvider time)
     public bool IsGone => time.GetElapsedTime(_heard) >= s_patience && !LivingAgent();
 
     /// <summary>Says to the ranks of this home that this process is their agent.</summary>
-    public static void Announce(TrainerHome home)
-    {
-        ProcessIdentity self = ProcessTable.Find(Environment.ProcessId)!;
-        string partial = home.AgentPid + ".partial";
-        File.WriteAllText(partial, FormattableString.Invariant($"{self.Pid} {self.StartTime}\n"));
-        File.Move(partial, home.AgentPid, overwrite: true);
-    }
+    public static void Announce(TrainerHome home) => IdentityFile.Write(home.AgentPid, ProcessTable.Find(Environment.ProcessId)!);
 
     /// <summary>The agent answered.</summary>
     public void Hear() => _heard = time.GetTimestamp();
 
-    private bool LivingAgent()
-    {
-        try
-        {
-            string[] parts = File.ReadAllText(_home.AgentPid).Split(' ');
-            return ProcessTable.IsAlive(new ProcessIdentity
-            {
-                Pid = int.Parse(parts[0], CultureInfo.InvariantCulture),
-                StartTime = long.Parse(parts[1], CultureInfo.InvariantCulture),
-            });
-        }
-        catch (Exception error) when (error is FileNotFoundException or DirectoryNotFoundException)
-        {
-            return false;
-        }
-    }
+    private bool LivingAgent() => IdentityFile.Read(_home.AgentPid) is { } agent && ProcessTable.IsAlive(agent);
 }

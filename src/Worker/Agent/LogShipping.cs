@@ -10,12 +10,14 @@ namespace Trainer.Worker.Agent;
 /// Sends what ranks write to a coordinator elsewhere, in order and to the last byte, also when rank, agent or coordinator were
 /// killed meanwhile: the files are the memory, and the coordinator says how much it has. Run by one caller.
 /// </summary>
-internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient coordinator, RankSupervisor supervisor, ILogger log)
+internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient coordinator, RankSupervisor supervisor, TimeProvider time, ILogger log)
 {
     private static readonly TimeSpan s_often = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan s_backoff = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan s_unwelcomeFor = TimeSpan.FromMinutes(1);
 
     private readonly Dictionary<RankName, ImmutableArray<ShippedFile>> _ranks = [];
+    private readonly Dictionary<RankName, long> _unwelcome = [];
     private readonly byte[] _piece = new byte[LogLength.MaxPiece];
     private volatile bool _complete;
     private bool _reached = true;
@@ -45,7 +47,7 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
                 Progress progress = await ShipAsync(name, files, cancellationToken);
                 arrived &= progress != Progress.Failed;
                 more |= progress == Progress.More;
-                if (ended && (progress == Progress.Complete || progress == Progress.Unwelcome))
+                if (ended && progress == Progress.Complete)
                 {
                     Finish(name);
                 }
@@ -79,6 +81,10 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
     /// <summary>A piece of each file.</summary>
     private async Task<Progress> ShipAsync(RankName name, ImmutableArray<ShippedFile> files, CancellationToken cancellationToken)
     {
+        if (_unwelcome.TryGetValue(name, out long since) && time.GetElapsedTime(since) < s_unwelcomeFor)
+        {
+            return Progress.Unwelcome;
+        }
         Progress worst = Progress.Complete;
         foreach (ShippedFile file in files.Where(file => !IsAnotherAttempts(name, file)))
         {
@@ -115,7 +121,12 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
         }
         catch (CoordinatorException error) when (error.Status is HttpStatusCode.NotFound or HttpStatusCode.Gone)
         {
-            LogUnwelcome(name.Job, name.Attempt, error.Message);
+            if (!_unwelcome.ContainsKey(name))
+            {
+                LogUnwelcome(name.Job, name.Attempt, error.Message);
+            }
+            // A coordinator may not know yet what it will know.
+            _unwelcome[name] = time.GetTimestamp();
             return Progress.Unwelcome;
         }
         catch (Exception error) when (error is CoordinatorException or IOException or UnauthorizedAccessException)

@@ -46,14 +46,21 @@ internal sealed class RankProcesses(AgentOptions options)
         {
             environment[DeviceVariable] = device;
         }
-        return DetachedProcess.StartYielding(
+        Process process = DetachedProcess.StartYielding(
             [.. options.RankCommand ?? DetachedProcess.Self("rank"), "--job-dir", files.Directory, "--attempt", Text(attempt), "--socket", _home.AgentSocket,
                 "--rank", Text(rank), "--world-size", Text(assignment.WorldSize), "--host", options.Host],
             own.StdoutOf(rank), own.StderrOf(rank), files.Directory, environment);
+        IdentityFile.Write(own.StartedOf(rank), ProcessTable.Find(process.Id) ?? new ProcessIdentity { Pid = process.Id, StartTime = 0 });
+        return process;
     }
 
-    /// <summary>Whether an agent has ever started it, this one or one before.</summary>
-    public bool WasStarted(RankName name) => File.Exists(_home.Job(name.Job).Attempt(name.Attempt).StartedOf(name.Rank));
+    /// <summary>The process in which an agent, this one or one before, has started it; null when none has.</summary>
+    public ProcessIdentity? EverStarted(RankName name)
+    {
+        string path = _home.Job(name.Job).Attempt(name.Attempt).StartedOf(name.Rank);
+        // An agent that was killed between intent and deed has left an empty file.
+        return File.Exists(path) ? IdentityFile.Read(path) ?? new ProcessIdentity { Pid = 0, StartTime = 0 } : null;
+    }
 
     /// <summary>The newest attempt of a job that left files here; 0: none.</summary>
     public int NewestAttempt(JobId job)

@@ -103,7 +103,7 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
     {
         // Read also when nobody else does, because it counts only what is read often.
         TimeSpan now = clock.Now;
-        foreach (SupervisedRank rank in _ranks.Values.Where(rank => rank.Look()))
+        foreach (SupervisedRank rank in _ranks.Values.Where(rank => rank.Look(now)))
         {
             string how = Ending(rank.State(now));
             LogEnded(rank.Name.Job, rank.Name.Attempt, rank.Name.Rank, how);
@@ -203,13 +203,13 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
         SupervisedRank rank;
         try
         {
-            if (_processes.WasStarted(assignment.Name))
+            if (_processes.EverStarted(assignment.Name) is { } process)
             {
-                rank = Dead("its process is gone");
+                rank = Dead("its process is gone", process);
             }
-            else if (assignment.Config is null && !File.Exists(options.Home.Job(job).Config))
+            else if (assignment.WorldSize == 0 || (assignment.Config is null && !File.Exists(options.Home.Job(job).Config)))
             {
-                // The coordinator sends it as long as the rank is not reported.
+                // Its job has not claimed it yet; or the config comes as long as the rank is not reported.
                 return true;
             }
             else if (device is null && options.Kind == SlotKind.Cuda)
@@ -237,7 +237,7 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
         news.Beat();
         return true;
 
-        SupervisedRank Dead(string words) => SupervisedRank.Dead(assignment.Name, files, words, clock.Now);
+        SupervisedRank Dead(string words, ProcessIdentity? process = null) => SupervisedRank.Dead(assignment.Name, process, files, words, clock.Now);
     }
 
     private string? FreeDevice() =>
@@ -285,7 +285,7 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
 
     private bool IsValid(RankAssignment rank)
     {
-        bool valid = JobId.TryParse(rank.Name.Job.Value, out _) && rank.Name.Attempt > 0 && rank.Name.Rank >= 0 && rank.Name.Rank < rank.WorldSize;
+        bool valid = JobId.TryParse(rank.Name.Job.Value, out _) && rank.Name.Attempt > 0 && rank.Name.Rank >= 0 && (rank.Name.Rank < rank.WorldSize || rank.WorldSize == 0);
         if (!valid)
         {
             LogInvalid(rank.Name);

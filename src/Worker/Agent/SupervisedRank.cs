@@ -12,12 +12,15 @@ internal sealed class SupervisedRank : IDisposable
 {
     private const int LongestWords = 200;
 
+    private static readonly TimeSpan s_exitTakes = TimeSpan.FromSeconds(10);
+
     private readonly Lock _gate = new();
     private readonly AttemptFiles _files;
     private readonly Process? _child;
     private RankState _state;
     private TimeSpan _heard;
     private TimeSpan _moved;
+    private TimeSpan? _resultSeen;
     private string? _condemned;
     private bool _stacksAsked;
 
@@ -53,16 +56,17 @@ internal sealed class SupervisedRank : IDisposable
     public static SupervisedRank Found(FoundRank found, AttemptFiles files, TimeSpan now) =>
         new(new RankState { Name = found.Name, Process = found.Process, Alive = true }, files, null, found.Device, now);
 
-    /// <summary>Without a process, and none will come.</summary>
-    public static SupervisedRank Dead(RankName name, AttemptFiles files, string words, TimeSpan now)
+    /// <summary>Without a living process, and none will come.</summary>
+    /// <param name="process">Null when it has never been started.</param>
+    public static SupervisedRank Dead(RankName name, ProcessIdentity? process, AttemptFiles files, string words, TimeSpan now)
     {
-        var rank = new SupervisedRank(new RankState { Name = name }, files, null, null, now);
+        var rank = new SupervisedRank(new RankState { Name = name, Process = process }, files, null, null, now);
         rank.End(words);
         return rank;
     }
 
     /// <returns>True when it has just ended.</returns>
-    public bool Look()
+    public bool Look(TimeSpan now)
     {
         if (!IsAlive)
         {
@@ -70,9 +74,11 @@ internal sealed class SupervisedRank : IDisposable
         }
         if (_child is { HasExited: false } || (_child is null && ProcessTable.IsAlive(Process!)))
         {
+            // Its last act is not its last moment: one that is exiting is not disturbed, one that cannot exit is told apart.
             if (_state.Result is null && ReadResult(out _) is { } result)
             {
-                Change(state => state with { Result = result });
+                _resultSeen ??= now;
+                Change(state => state with { Result = now - _resultSeen > s_exitTakes ? result : null });
             }
             return false;
         }

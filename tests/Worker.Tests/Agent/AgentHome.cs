@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
-using Microsoft.Extensions.Logging.Abstractions;
 using Trainer.Contracts;
 using Trainer.Worker.Agent;
 
@@ -47,7 +46,7 @@ internal sealed class AgentHome : IAsyncDisposable
     public AgentOptions Options => new() { Home = Home, Coordinator = Coordinator.Socket, Node = "n1", Slots = 4, RankCommand = [Rank] };
 
     public async Task StartAsync(Func<AgentOptions, AgentOptions>? change = null) =>
-        Agent = await Worker.Agent.Agent.StartAsync((change ?? (options => options))(Options), NullLoggerFactory.Instance);
+        Agent = await Worker.Agent.Agent.StartAsync((change ?? (options => options))(Options));
 
     /// <summary>Ends the agent as a kill would for its ranks: they go on.</summary>
     public async Task StopAsync()

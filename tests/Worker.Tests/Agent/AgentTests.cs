@@ -91,6 +91,7 @@ public sealed class AgentTests : IAsyncLifetime
         Assert.Equal(before.Process, after.Process);
         Assert.Equal([before.Process!.Pid], _home.Pids(s_demo));
         Assert.Equal("its process is gone; its last words: boom", gone.LastWords);
+        Assert.NotNull(gone.Process);
         Assert.Empty(_home.Pids(second));
         long start = Stopwatch.GetTimestamp();
         _home.Do(s_demo, "SIGSEGV");
@@ -120,6 +121,23 @@ public sealed class AgentTests : IAsyncLifetime
         Coordinator.Order();
         await _home.StartAsync();
         await AgentHome.UntilAsync(() => _home.Pids(other).Length == 0);
+    }
+
+    [Fact]
+    public async Task A_rank_that_nobody_claims_yet_goes_on_and_is_not_started()
+    {
+        RankName absent = AgentHome.Name("absent-abcd", 1);
+        Coordinator.Order(AgentHome.Assign("demo-abcd", 1));
+        await _home.StartAsync();
+        RankState before = await _home.RunningAsync(s_demo);
+
+        Coordinator.Order(new RankAssignment { Name = s_demo, WorldSize = 0 }, new RankAssignment { Name = absent, WorldSize = 0, Config = "{}" });
+        int seen = Coordinator.Reports.Count;
+        await AgentHome.UntilAsync(() => Coordinator.Reports.Count > seen + 2);
+
+        Assert.Equal([before.Process!.Pid], _home.Pids(s_demo));
+        Assert.Null(Coordinator.State(absent));
+        Assert.Equal(RankOrder.Continue, (await HeartbeatAsync(s_demo)).Order);
     }
 
     [Fact]
@@ -181,6 +199,11 @@ public sealed class AgentTests : IAsyncLifetime
         Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 1);
         Assert.Equal(("h:4711", "all-reduce"), (state.Report!.Endpoint, state.Report.Activity));
         Assert.InRange(state.SilentSeconds, 0, 1);
+        start = Stopwatch.GetTimestamp();
+        Coordinator.Order();
+        Coordinator.Tell();
+        await AgentHome.UntilAsync(() => _home.Pids(s_demo).Length == 0);
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 1);
         Assert.Equal("Bearer secret", Coordinator.Authorization);
         Assert.DoesNotContain("secret", _home.Options.ToString(), StringComparison.Ordinal);
         Assert.True(File.GetUnixFileMode(_home.Home.AgentSocket) == (UnixFileMode.UserRead | UnixFileMode.UserWrite));

@@ -55,8 +55,8 @@ public sealed class AgentWatchTests
     [Fact]
     public void Devices_are_named_by_uuid_and_parts_stand_for_the_whole()
     {
-        Assert.Equal<string>(["GPU-1a", "GPU-2b"], Devices.Parse("GPU 0: NVIDIA H200 (UUID: GPU-1a)\nGPU 1: NVIDIA H200 (UUID: GPU-2b)\n"));
-        Assert.Equal<string>(["MIG-3c"], Devices.Parse("GPU 0: NVIDIA H200 (UUID: GPU-1a)\n  MIG 1g.18gb     Device  0: (UUID: MIG-3c)\n"));
-        Assert.Empty(Devices.Parse("No devices found.\n"));
+        Assert.Equal<string>(["GPU-1a", "GPU-2b"], CudaDevices.Parse("GPU 0: NVIDIA H200 (UUID: GPU-1a)\nGPU 1: NVIDIA H200 (UUID: GPU-2b)\n"));
+        Assert.Equal<string>(["MIG-3c"], CudaDevices.Parse("GPU 0: NVIDIA H200 (UUID: GPU-1a)\n  MIG 1g.18gb     Device  0: (UUID: MIG-3c)\n"));
+        Assert.Empty(CudaDevices.Parse("No devices found.\n"));
     }
 }

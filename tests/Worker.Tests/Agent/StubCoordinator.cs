@@ -36,6 +36,8 @@ internal sealed class StubCoordinator(string socket) : IAsyncDisposable
     /// <summary>Every so many pieces one arrives of which only half is kept.</summary>
     public int Halves { get; set; }
 
+    private readonly SemaphoreSlim _changed = new(0);
+
     private int _pieces;
 
     public async Task StartAsync()
@@ -81,6 +83,11 @@ internal sealed class StubCoordinator(string socket) : IAsyncDisposable
             }
             await context.Response.WriteAsJsonAsync(new LogLength { Length = Logs.GetValueOrDefault(key, []).Length }, ContractsJson.Default.LogLength);
         });
+        app.MapGet("/v1/nodes/{node}/changes", async context =>
+        {
+            await _changed.WaitAsync(context.RequestAborted);
+            context.Response.StatusCode = StatusCodes.Status204NoContent;
+        });
         File.Delete(Socket);
         await app.StartAsync();
         _app = app;
@@ -104,5 +111,12 @@ internal sealed class StubCoordinator(string socket) : IAsyncDisposable
 
     public void Order(params ReadOnlySpan<RankAssignment> ranks) => Orders = new NodeOrders { Ranks = ImmutableArray.Create(ranks) };
 
-    public ValueTask DisposeAsync() => new(StopAsync());
+    /// <summary>Orders have changed, says the coordinator to an agent that waits for it.</summary>
+    public void Tell() => _changed.Release();
+
+    public async ValueTask DisposeAsync()
+    {
+        await StopAsync();
+        _changed.Dispose();
+    }
 }

@@ -5,7 +5,7 @@ using System.Diagnostics;
 namespace Trainer.Worker.Agent;
 
 /// <summary>The CUDA devices of this machine, found without loading CUDA.</summary>
-public static class Devices
+public static class CudaDevices
 {
     private const string Driver = "/proc/driver/nvidia/gpus";
 
