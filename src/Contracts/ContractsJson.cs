@@ -20,4 +20,8 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(NodeOrders))]
 [JsonSerializable(typeof(LogLength))]
 [JsonSerializable(typeof(ApiError))]
+[JsonSerializable(typeof(NodeView))]
+[JsonSerializable(typeof(NodeList))]
+[JsonSerializable(typeof(PriorityRequest))]
+[JsonSerializable(typeof(AccessEntry[]))]
 public sealed partial class ContractsJson : JsonSerializerContext;

@@ -33,4 +33,8 @@ public interface IJobGrain : IGrainWithStringKey
     /// <summary>Looks after the job at once: a coordinator has started, or something happened to one of its ranks.</summary>
     [Alias("wake"), OneWay]
     Task Wake();
+
+    /// <summary>A node runs this rank and nobody there knows why: the job says that it wants it, or that it does not.</summary>
+    [Alias("claim"), OneWay]
+    Task Claim(RankName rank, string node);
 }

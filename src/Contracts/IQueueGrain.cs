@@ -73,5 +73,6 @@ public sealed record NodeOffer
     /// <summary>What runs there, a slot each: counts as taken even before its job has said so.</summary>
     [Id(3)] public ImmutableArray<JobId> Runs { get; init; } = [];
 
+    /// <summary>Ranks failed there of late: taken when nothing else is left.</summary>
     [Id(4)] public int Strikes { get; init; }
 }

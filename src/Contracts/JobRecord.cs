@@ -115,5 +115,16 @@ public sealed record JobRecord
     /// <summary>Nodes where attempts failed since the last one that got further.</summary>
     [Id(15)] public ImmutableArray<string> Avoid { get; init; } = [];
 
+    /// <summary>When its ranks were found to hang; their stacks are taken before they are ended.</summary>
+    [Id(17)] public DateTimeOffset? HungAt { get; init; }
+
+    /// <summary>A node of the attempt that does not answer at the moment.</summary>
+    [Id(18)] public string? SilentNode { get; init; }
+
+    /// <summary>What a person set after the submission; null: as submitted.</summary>
+    [Id(19)] public int? PrioritySet { get; init; }
+
     public JobId Id => Spec.Id;
+
+    public int Priority => PrioritySet ?? Spec.Priority;
 }

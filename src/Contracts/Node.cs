@@ -113,7 +113,7 @@ public sealed record NodeView
     [Id(2)] public required int Slots { get; init; }
     [Id(3)] public required SlotKind Kind { get; init; }
 
-    /// <summary>ready, draining, drained (nothing runs on it any more), unreachable or lost.</summary>
+    /// <summary>ready, suspect (ranks failed there of late), draining, drained (nothing runs on it any more), unreachable or lost.</summary>
     [Id(4)] public required string State { get; init; }
 
     /// <summary>Since its last report.</summary>

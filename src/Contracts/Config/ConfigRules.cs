@@ -43,6 +43,8 @@ internal static partial class ConfigRules
             "merge needs lora, because only adapters can be merged; add lora or remove merge", "lora");
         Rule("checkpoint.store", IsStore(job.Checkpoint.Store), StoreCure(job.Checkpoint.Store));
         Rule("checkpoint.resume_from", IsStore(job.Checkpoint.ResumeFrom), StoreCure(job.Checkpoint.ResumeFrom));
+        Rule("resources.pool", job.Resources.Pool is null || Name().IsMatch(job.Resources.Pool),
+            $"\"{job.Resources.Pool}\" is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit");
         Rule("output.path", job.Output.Path is null || job.Output.Path.Trim().Length > 0, "the text is empty; give a directory, or remove the key");
 
         void Rule(string key, bool holds, string problem, params ReadOnlySpan<string> others)
