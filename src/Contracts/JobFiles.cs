@@ -43,6 +43,12 @@ public sealed record AttemptFiles(string Directory)
 
     public string ResultOf(int rank) => Path.Combine(Directory, $"result{Suffix(rank)}.json");
 
+    /// <summary>Written by the agent before it starts the rank, which it does once; then pid and start time of its process.</summary>
+    public string StartedOf(int rank) => Path.Combine(Directory, $"started{Suffix(rank)}");
+
+    /// <summary>Empty; written by the agent when the coordinator has every byte of an ended rank's logs.</summary>
+    public string ShippedOf(int rank) => Path.Combine(Directory, $"shipped{Suffix(rank)}");
+
     /// <summary>Rank 0 has the plain names.</summary>
     private static string Suffix(int rank) => rank == 0 ? "" : $"-{rank}";
 }

@@ -88,6 +88,8 @@ public sealed record NodeOrders
 public sealed record RankAssignment
 {
     [Id(0)] public required RankName Name { get; init; }
+
+    /// <summary>How many ranks train together; 0: nobody has claimed the rank yet, so it may go on but is not to be started.</summary>
     [Id(1)] public required int WorldSize { get; init; }
 
     /// <summary>The <see cref="JobConfig"/> as canonical JSON; absent once the node has started the rank.</summary>

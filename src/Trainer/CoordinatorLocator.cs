@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using Trainer.Contracts;
-using Trainer.Coordinator;
+using Trainer.Worker.Agent;
 
 namespace Trainer.Cli;
 
@@ -64,7 +64,7 @@ internal sealed class CoordinatorLocator(TrainerHome home, string? address = nul
         }
         await Console.Error.WriteLineAsync($"starting a coordinator in the background ({Home.Directory}; \"trainer stop\" ends it)");
         ProcessIdentity process = DetachedProcess.Start(DetachedProcess.Self("serve"), Home.Log, Home.Log, Home.Directory,
-            new Dictionary<string, string> { ["TRAINER_HOME"] = Home.Directory });
+            new Dictionary<string, string?> { ["TRAINER_HOME"] = Home.Directory });
         long start = Stopwatch.GetTimestamp();
         while (Stopwatch.GetElapsedTime(start) < s_startTakes)
         {

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Trainer.Contracts;
+using Trainer.Worker.Agent;
 using Trainer.Worker.Checkpoints;
 using TorchSharp;
 
@@ -19,6 +20,7 @@ public sealed class RankProcess : IDisposable
     private readonly TimeProvider _time = TimeProvider.System;
     private readonly RankReporter _reporter;
     private readonly CoordinatorClient _coordinator;
+    private readonly AgentWatch _agent;
     private readonly CancellationTokenSource _stop = new();
     private readonly CancellationTokenSource _ended = new();
     private volatile bool _ordered;
@@ -32,6 +34,7 @@ public sealed class RankProcess : IDisposable
         _attempt = attempt;
         _reporter = new RankReporter(attempt, _time);
         _coordinator = new CoordinatorClient(socket, TimeSpan.FromSeconds(10));
+        _agent = new AgentWatch(socket, _time);
     }
 
     /// <returns>0 after success or an ordered stop, 1 after a failure.</returns>
@@ -137,6 +140,7 @@ public sealed class RankProcess : IDisposable
                 }
 
                 reached = true;
+                _agent.Hear();
                 Obey(order);
             }
             catch (CoordinatorException e)
@@ -147,6 +151,10 @@ public sealed class RankProcess : IDisposable
                 }
 
                 reached = false;
+                if (_agent.IsGone)
+                {
+                    EndAsOrphan();
+                }
             }
             catch (OperationCanceledException)
             {
@@ -155,6 +163,15 @@ public sealed class RankProcess : IDisposable
 
             await Task.Delay(HeartbeatPeriod, _time, _ended.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
+    }
+
+    /// <summary>Nobody would ever stop this process, and another node may have the job by now: what is committed is committed.</summary>
+    private void EndAsOrphan()
+    {
+        RankResult result = Result(RankOutcome.Failed, FailureClass.Infrastructure, "its agent is gone");
+        _reporter.Log($"{result.Message}: ending at once");
+        result.Write(_files.Attempt(_attempt).Result);
+        Environment.Exit(1);
     }
 
     private void Obey(RankOrder order)

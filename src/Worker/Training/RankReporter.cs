@@ -15,6 +15,16 @@ public sealed class RankReporter(int attempt, TimeProvider time)
 
     public void Enter(RankPhase phase, string? message = null) => Update(report => report with { Phase = phase, Message = message });
 
-    public void Log(string line) =>
-        Console.Out.WriteLine($"{time.GetUtcNow().ToString("yyyy-MM-dd HH:mm:ss.fff", CultureInfo.InvariantCulture)}Z {line}");
+    /// <summary>A line that a full disk does not take is lost, and nothing else.</summary>
+    public void Log(string line)
+    {
+        try
+        {
+            Console.Out.WriteLine($"{time.GetUtcNow().ToString("yyyy-MM-dd HH:mm:ss.fff", CultureInfo.InvariantCulture)}Z {line}");
+        }
+        catch (IOException)
+        {
+            // The training is worth more than its log.
+        }
+    }
 }
