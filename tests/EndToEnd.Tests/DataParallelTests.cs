@@ -5,6 +5,7 @@ using System.Text.RegularExpressions;
 using TorchSharp;
 using Trainer.Contracts;
 using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Tests.Distributed;
 using Trainer.Worker.Training;
 using Xunit.Abstractions;
 
@@ -18,10 +19,10 @@ public sealed partial class DataParallelTests(ITestOutputHelper output)
 
     private static readonly Lazy<Task<TrainingTrace>> s_undisturbed = new(TrainAsync);
 
-    [Fact]
+    [GlooFact]
     public async Task The_same_job_gives_the_same_bits_each_time() => (await TrainAsync()).AssertEqual(await s_undisturbed.Value);
 
-    [Theory]
+    [GlooTheory]
     [InlineData(2, 1)]
     [InlineData(3, 1)]
     [InlineData(2, 2)]
@@ -39,7 +40,7 @@ public sealed partial class DataParallelTests(ITestOutputHelper output)
         Assert.True(difference <= 1e-4 * update, $"{difference} of {update}");
     }
 
-    [Fact]
+    [GlooFact]
     public async Task Every_rank_ends_with_the_same_weights_and_reports_what_it_does()
     {
         using var place = new Workplace();
@@ -64,7 +65,7 @@ public sealed partial class DataParallelTests(ITestOutputHelper output)
         Assert.All(group.Agent.Reports[1], report => Assert.Null(report.Endpoint));
     }
 
-    [Theory]
+    [GlooTheory]
     [InlineData(0)]
     [InlineData(1)]
     public async Task When_a_rank_is_killed_the_other_ends_within_5_s_and_the_next_attempt_ends_bitwise_equal(int victim)
@@ -94,7 +95,25 @@ public sealed partial class DataParallelTests(ITestOutputHelper output)
         (await TrainingTrace.ReadAsync(job)).AssertEqual(await s_undisturbed.Value);
     }
 
-    [Fact]
+    [GlooFact]
+    public async Task The_death_of_a_rank_reaches_those_that_are_not_its_neighbours()
+    {
+        using var place = new Workplace();
+        JobFiles job = RankGroup.CreateJob(place);
+        await using RankGroup group = await RankGroup.StartAsync(
+            place, job, 1, 4, new Dictionary<string, string> { ["TRAINER_TEST_KILL"] = "Step@3@1@2" });
+        await group.WaitAsync(2);
+        long killed = Stopwatch.GetTimestamp();
+        await Task.WhenAll(group.WaitAsync(0), group.WaitAsync(1), group.WaitAsync(3));
+        TimeSpan took = Stopwatch.GetElapsedTime(killed);
+
+        output.WriteLine($"all ended {took.TotalSeconds:F2} s after rank 2");
+        Assert.True(took < TimeSpan.FromSeconds(5), $"{took}");
+        Assert.All([0, 1, 3], rank => Assert.Equal(
+            (RankOutcome.Failed, FailureClass.Infrastructure), (group.Result(rank)!.Outcome, group.Result(rank)!.FailureClass)));
+    }
+
+    [GlooFact]
     public async Task A_stop_order_to_one_rank_stops_all_at_one_step_and_another_world_size_goes_on_from_there()
     {
         using var place = new Workplace();
@@ -123,7 +142,7 @@ public sealed partial class DataParallelTests(ITestOutputHelper output)
         Assert.Equal(1.5, after / before, 0.2);
     }
 
-    [Fact]
+    [GlooFact]
     public async Task Epochs_are_counted_in_samples_whatever_the_world_size()
     {
         using var place = new Workplace();

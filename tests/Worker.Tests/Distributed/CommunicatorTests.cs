@@ -8,7 +8,7 @@ namespace Trainer.Worker.Tests.Distributed;
 
 public sealed class CommunicatorTests
 {
-    [Theory]
+    [GlooTheory]
     [InlineData(2, 1)]
     [InlineData(2, 10_007)]
     [InlineData(3, 10_007)]
@@ -31,7 +31,7 @@ public sealed class CommunicatorTests
         });
     }
 
-    [Fact]
+    [GlooFact]
     public async Task Integers_and_doubles_are_summed_exactly()
     {
         (long, double)[] sums = await GlooRanks.RunAsync(2, ranks =>
@@ -45,7 +45,7 @@ public sealed class CommunicatorTests
         Assert.All(sums, sum => Assert.Equal(((1L << 61) + 1, 0.1 + 1.1), sum));
     }
 
-    [Fact]
+    [GlooFact]
     public async Task A_broadcast_brings_the_tensor_of_its_root()
     {
         long[] got = await GlooRanks.RunAsync(3, ranks =>
@@ -58,7 +58,7 @@ public sealed class CommunicatorTests
         Assert.Equal([2, 2, 2], got);
     }
 
-    [Fact]
+    [GlooFact]
     public async Task Nobody_passes_a_barrier_before_all_have_come()
     {
         int come = 0;
@@ -72,7 +72,7 @@ public sealed class CommunicatorTests
         Assert.Equal([3, 3, 3], seen);
     }
 
-    [Fact]
+    [GlooFact]
     public async Task When_a_rank_leaves_the_others_fail_at_once_and_say_which_they_are_and_in_what()
     {
         string[] messages = await GlooRanks.RunAsync(2, ranks =>
@@ -93,7 +93,7 @@ public sealed class CommunicatorTests
         Assert.EndsWith("(inputs: float32[4])", messages[0], StringComparison.Ordinal);
     }
 
-    [Fact]
+    [GlooFact]
     public void A_rank_that_does_not_come_is_named()
     {
         TcpStore store = TcpStore.Serve("127.0.0.1", TimeSpan.FromSeconds(5));
@@ -101,7 +101,7 @@ public sealed class CommunicatorTests
         Assert.Equal("rank 0 of 3: gloo.connect: rank 1, 2 of 3 did not come within 0.5 s", e.Message);
     }
 
-    [Fact]
+    [GlooFact]
     public void A_tensor_that_gloo_would_misread_is_refused()
     {
         using DisposeScope scope = NewDisposeScope();
@@ -112,7 +112,7 @@ public sealed class CommunicatorTests
         Assert.Throws<CollectiveException>(() => alone.AllReduceSum(zeros([2], ScalarType.BFloat16)));
     }
 
-    [Fact]
+    [GlooFact]
     public async Task Ranks_that_disagree_all_learn_in_what()
     {
         string[] messages = await GlooRanks.RunAsync(3, ranks =>

@@ -4,7 +4,7 @@ namespace Trainer.Worker.Tests.Distributed;
 
 public sealed class RendezvousTests
 {
-    [Fact]
+    [GlooFact]
     public async Task Ranks_meet_where_rank_0_announces_itself()
     {
         Rendezvous[] ranks = [.. Enumerable.Range(0, 3).Select(rank => new Rendezvous(rank, 3, "127.0.0.1"))];
