@@ -124,6 +124,7 @@ public sealed class JobConfigFileTests
         { "checkpoint: {store: \"s3://x/y\"}", ["bad.yaml:7:21 checkpoint.store: \"s3://x/y\" is no store; give a directory, or azblob://CONTAINER/PREFIX (a container has 3 to 63 lower-case letters, digits and '-')"] },
         { "resources: {ranks: 0}", ["bad.yaml:7:20 resources.ranks: 0 is out of range; give an integer from 1 to 4096"] },
         { "resources: {ranks: 4097}", ["bad.yaml:7:20 resources.ranks: 4097 is out of range; give an integer from 1 to 4096"] },
+        { "resources: {ranks: 2}\ntraining: {gradient_accumulation: 1048576}", ["bad.yaml:7:20 resources.ranks: 2 ranks of 1048576 micro-batches make a step of more than 1048576; lower training.gradient_accumulation"] },
         { "resources: {rank: 2}", ["bad.yaml:7:13 resources.rank: unknown key; did you mean ranks?"] },
         { "resources: {pool: GPU pool}", ["bad.yaml:7:19 resources.pool: \"GPU pool\" is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit"] },
         { "resources: {pool: \"\"}", ["bad.yaml:7:19 resources.pool: \"\" is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit"] },
