@@ -19,6 +19,7 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(NodeReport))]
 [JsonSerializable(typeof(NodeOrders))]
 [JsonSerializable(typeof(LogLength))]
+[JsonSerializable(typeof(EventList))]
 [JsonSerializable(typeof(ApiError))]
 [JsonSerializable(typeof(NodeView))]
 [JsonSerializable(typeof(NodeList))]

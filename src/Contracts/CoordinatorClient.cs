@@ -80,6 +80,39 @@ public sealed class CoordinatorClient : IDisposable
     public Task<JobView> ResumeAsync(string job, CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Post, $"{Url(job)}/resume", null, ContractsJson.Default.JobView, cancellationToken);
 
+    /// <inheritdoc cref="GetAsync"/>
+    public Task<JobView> PauseAsync(string job, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"{Url(job)}/pause", null, ContractsJson.Default.JobView, cancellationToken);
+
+    /// <inheritdoc cref="GetAsync"/>
+    public Task<JobView> SetPriorityAsync(string job, int priority, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"{Url(job)}/priority", JsonContent.Create(new PriorityRequest { Priority = priority }, ContractsJson.Default.PriorityRequest),
+            ContractsJson.Default.JobView, cancellationToken);
+
+    public Task<NodeList> NodesAsync(string pool, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Get, $"v1/nodes?pool={Uri.EscapeDataString(pool)}", null, ContractsJson.Default.NodeList, cancellationToken);
+
+    /// <summary>Empties a node, or takes it back into service.</summary>
+    public Task<NodeView> DrainAsync(string node, bool drain, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(node)}/{(drain ? "drain" : "undrain")}", null, ContractsJson.Default.NodeView, cancellationToken);
+
+    /// <summary>What a rank wrote, from the offset on, at most <see cref="LogLength.MaxPiece"/>; empty when there is no more yet.</summary>
+    public async Task<byte[]> ReadLogAsync(RankName rank, LogStream stream, long offset, CancellationToken cancellationToken = default)
+    {
+        string url = FormattableString.Invariant($"{Url(rank.Job.Value)}/attempts/{rank.Attempt}/ranks/{rank.Rank}/{Spelling.Of(stream)}?offset={offset}");
+        try
+        {
+            using HttpResponseMessage response = await _http.GetAsync(url, cancellationToken);
+            return response.IsSuccessStatusCode
+                ? await response.Content.ReadAsByteArrayAsync(cancellationToken)
+                : throw new CoordinatorException(response.StatusCode, await ErrorAsync(response, cancellationToken));
+        }
+        catch (HttpRequestException error)
+        {
+            throw Unreachable(error);
+        }
+    }
+
     /// <summary>Reports what a rank does; the order is to be obeyed. An unreachable coordinator is no reason to stop training.</summary>
     public Task<RankReply> HeartbeatAsync(JobId job, RankReport report, CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Post, $"{Url(job.Value)}/heartbeat", JsonContent.Create(report, ContractsJson.Default.RankReport),

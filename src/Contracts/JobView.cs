@@ -111,3 +111,11 @@ public sealed record ApiError
 {
     public required string Error { get; init; }
 }
+
+/// <summary>What <c>events -o json</c> prints.</summary>
+public sealed record EventList
+{
+    public int SchemaVersion { get; init; } = 1;
+    public required JobId Job { get; init; }
+    public required ImmutableArray<HistoryEntry> Events { get; init; }
+}

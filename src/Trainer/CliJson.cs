@@ -1,6 +1,4 @@
-using System.Collections.Immutable;
 using System.Text.Json.Serialization;
-using Trainer.Contracts;
 
 namespace Trainer.Cli;
 
@@ -14,15 +12,6 @@ internal sealed record ValidationReport
     public required IReadOnlyList<string> Problems { get; init; }
 }
 
-/// <summary>What <c>events -o json</c> prints.</summary>
-internal sealed record EventList
-{
-    public int SchemaVersion { get; init; } = 1;
-    public required JobId Job { get; init; }
-    public required ImmutableArray<HistoryEntry> Events { get; init; }
-}
-
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
 [JsonSerializable(typeof(ValidationReport))]
-[JsonSerializable(typeof(EventList))]
 internal sealed partial class CliJson : JsonSerializerContext;

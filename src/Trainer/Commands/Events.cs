@@ -18,7 +18,7 @@ internal static class Events
             JobView job = await client.GetAsync(options.GetRequiredValue(id), cancellationToken);
             if (options.GetValue(format) == "json")
             {
-                Console.WriteLine(JsonSerializer.Serialize(new EventList { Job = job.Id, Events = job.History }, CliJson.Default.EventList));
+                Console.WriteLine(JsonSerializer.Serialize(new EventList { Job = job.Id, Events = job.History }, ContractsJson.Default.EventList));
                 return ExitCode.Succeeded;
             }
             foreach (HistoryEntry entry in job.History)
