@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using Orleans;
+using Orleans.Runtime;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -9,8 +10,9 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
 {
     private static readonly TimeSpan s_jobPatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan s_nodePatience = TimeSpan.FromSeconds(10);
-    private static readonly TimeSpan s_gathering = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan s_gathering = TimeSpan.FromSeconds(1.5);
     private static readonly TimeSpan s_numbering = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(500);
 
     private readonly Dictionary<JobId, Entry> _jobs = [];
     private readonly SortedSet<Entry> _waiting = new(Comparer<Entry>.Create((a, b) => Placement.Order(a.Request).CompareTo(Placement.Order(b.Request))));
@@ -23,6 +25,8 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
     public override Task OnActivateAsync(CancellationToken cancellationToken)
     {
         _activated = time.GetTimestamp();
+        // Nodes fall silent and come back, and the gathering ends, without a call of their own.
+        this.RegisterGrainTimer(_ => Look(), new GrainTimerCreationOptions { DueTime = s_gathering, Period = s_look, KeepAlive = true });
         return Task.CompletedTask;
     }
 
@@ -74,6 +78,13 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
         return Task.CompletedTask;
     }
 
+    private Task Look()
+    {
+        DropSilent();
+        Place();
+        return Task.CompletedTask;
+    }
+
     private Entry Enter(QueueRequest request)
     {
         if (_jobs.TryGetValue(request.Job, out Entry? known))
@@ -106,7 +117,6 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
     /// <summary>Grants what fits. Jobs other than the one that asks are woken: they ask for what they got.</summary>
     private void Place(JobId? except = null)
     {
-        DropSilent();
         // A queue that has just come to life does not know yet what jobs hold and nodes run.
         if (!_changed || _waiting.Count == 0 || time.GetElapsedTime(_activated) < s_gathering)
         {
@@ -171,6 +181,10 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
             _positions = _waiting.Select((waiting, index) => (waiting.Request.Job, index)).ToDictionary(pair => pair.Job, pair => pair.index + 1);
             _numbered = time.GetTimestamp();
         }
+        if (time.GetElapsedTime(_activated) < s_gathering)
+        {
+            return "the coordinator has just started and hears first what runs";
+        }
         string pool = this.GetPrimaryKeyString();
         string position = $"position {_positions.GetValueOrDefault(entry.Request.Job, 1)} of {_waiting.Count}";
         List<FreeNode> free = Free();
@@ -200,7 +214,6 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
             _waiting.Remove(entry);
             _changed = true;
         }
-        // Nodes fall silent and come back, and the gathering ends, without a call of their own.
         _changed |= _waiting.Count > 0;
     }
 
