@@ -89,29 +89,16 @@ public sealed class CoordinatorClient : IDisposable
         SendAsync(HttpMethod.Post, $"{Url(job)}/priority", JsonContent.Create(new PriorityRequest { Priority = priority }, ContractsJson.Default.PriorityRequest),
             ContractsJson.Default.JobView, cancellationToken);
 
+    /// <summary>What a rank wrote, from an offset on; at most <see cref="LogLength.MaxPiece"/> bytes, none when there is no more yet.</summary>
+    public Task<byte[]> ReadLogAsync(RankName rank, LogStream stream, long offset, CancellationToken cancellationToken = default) =>
+        AskAsync(HttpMethod.Get, LogUrl(rank, stream, offset), null, response => response.Content.ReadAsByteArrayAsync(cancellationToken), cancellationToken);
+
     public Task<NodeList> NodesAsync(string pool, CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Get, $"v1/nodes?pool={Uri.EscapeDataString(pool)}", null, ContractsJson.Default.NodeList, cancellationToken);
 
     /// <summary>Empties a node, or takes it back into service.</summary>
     public Task<NodeView> DrainAsync(string node, bool drain, CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(node)}/{(drain ? "drain" : "undrain")}", null, ContractsJson.Default.NodeView, cancellationToken);
-
-    /// <summary>What a rank wrote, from the offset on, at most <see cref="LogLength.MaxPiece"/>; empty when there is no more yet.</summary>
-    public async Task<byte[]> ReadLogAsync(RankName rank, LogStream stream, long offset, CancellationToken cancellationToken = default)
-    {
-        string url = FormattableString.Invariant($"{Url(rank.Job.Value)}/attempts/{rank.Attempt}/ranks/{rank.Rank}/{Spelling.Of(stream)}?offset={offset}");
-        try
-        {
-            using HttpResponseMessage response = await _http.GetAsync(url, cancellationToken);
-            return response.IsSuccessStatusCode
-                ? await response.Content.ReadAsByteArrayAsync(cancellationToken)
-                : throw new CoordinatorException(response.StatusCode, await ErrorAsync(response, cancellationToken));
-        }
-        catch (HttpRequestException error)
-        {
-            throw Unreachable(error);
-        }
-    }
 
     /// <summary>Reports what a rank does; the order is to be obeyed. An unreachable coordinator is no reason to stop training.</summary>
     public Task<RankReply> HeartbeatAsync(JobId job, RankReport report, CancellationToken cancellationToken = default) =>
@@ -132,7 +119,7 @@ public sealed class CoordinatorClient : IDisposable
     /// <param name="bytes">At most <see cref="LogLength.MaxPiece"/>; none asks for the length.</param>
     /// <returns>How much of the stream the coordinator has: where to go on, whatever was sent.</returns>
     public async Task<long> SendLogAsync(RankName rank, LogStream stream, long offset, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken = default) =>
-        (await SendAsync(HttpMethod.Put, FormattableString.Invariant($"{Url(rank.Job.Value)}/attempts/{rank.Attempt}/ranks/{rank.Rank}/{Spelling.Of(stream)}?offset={offset}"),
+        (await SendAsync(HttpMethod.Put, LogUrl(rank, stream, offset),
             new ReadOnlyMemoryContent(bytes), ContractsJson.Default.LogLength, cancellationToken)).Length;
 
     /// <summary>Asks the coordinator to exit; running ranks go on.</summary>
@@ -185,6 +172,9 @@ public sealed class CoordinatorClient : IDisposable
             return $"the coordinator answered {(int)response.StatusCode} {response.ReasonPhrase}";
         }
     }
+
+    private static string LogUrl(RankName rank, LogStream stream, long offset) =>
+        FormattableString.Invariant($"{Url(rank.Job.Value)}/attempts/{rank.Attempt}/ranks/{rank.Rank}/{Spelling.Of(stream)}?offset={offset}");
 
     private static string Url(string job) => $"v1/jobs/{Uri.EscapeDataString(job)}";
 

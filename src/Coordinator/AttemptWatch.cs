@@ -59,7 +59,7 @@ public static class AttemptWatch
         {
             string who = job.Spec.Ranks == 1 ? "" : $"rank {dead.Name.Rank} on {job.Nodes[dead.Name.Rank]}: ";
             return new RankLost(now, job.Attempt, FailureClass.Infrastructure,
-                $"{who}process {dead.Process?.Pid} ended without a result: {dead.LastWords ?? "killed?"}", [job.Nodes[dead.Name.Rank]]);
+                dead.Process is null ? $"{who}{dead.LastWords}" : $"{who}process {dead.Process.Pid} ended without a result: {dead.LastWords ?? "killed?"}", [job.Nodes[dead.Name.Rank]]);
         }
         RankState cause = ended.OrderBy(rank => rank.Result!.Outcome is RankOutcome.Failed ? rank.Result.FailureClass is FailureClass.Unknown ? 0 : 1 : 2)
             .ThenBy(rank => rank.Name.Rank).First();
@@ -136,5 +136,6 @@ public static class AttemptWatch
             : null;
     }
 
-    public static bool HasEnded(RankState rank) => rank is { Alive: false, Process: not null } || rank.Result is not null;
+    /// <summary>Also one that could not be started.</summary>
+    public static bool HasEnded(RankState rank) => !rank.Alive && (rank.Process is not null || rank.LastWords is not null || rank.Result is not null);
 }

@@ -50,6 +50,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
         }
     }
 
+    /// <summary>For what else runs in this process.</summary>
+    public ILoggerFactory Logs => _app.Services.GetRequiredService<ILoggerFactory>();
+
     /// <summary>Returns after SIGTERM, Ctrl-C or a stop request. Ranks go on.</summary>
     public Task WaitForShutdownAsync(CancellationToken cancellationToken = default) => _app.WaitForShutdownAsync(cancellationToken);
 

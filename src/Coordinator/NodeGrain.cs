@@ -177,7 +177,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
             Node = Node,
             Slots = report.Slots,
             Closed = Draining,
-            Runs = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name.Job).Order()],
+            Runs = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name.Job).OrderBy(job => job.Value, StringComparer.Ordinal)],
             Strikes = Strikes >= ManyStrikes ? Strikes : 0,
         };
         if (_offered is not null && _offered.Runs.SequenceEqual(offer.Runs) && _offered with { Runs = offer.Runs } == offer

@@ -26,7 +26,8 @@ internal static class Serve
             try
             {
                 await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, CoordinatorOptions.FromEnvironment(), endpoints, cancellationToken);
-                await using IAsyncDisposable? agent = options.GetValue(noWorker) ? null : await Agent.StartAsync(LocalAgent(home), cancellationToken);
+                await using IAsyncDisposable? agent = options.GetValue(noWorker) ? null
+                    : await Agent.StartAsync(AgentOptions.OfThisMachine(home, home.Socket, "local") with { Logs = host.Logs }, cancellationToken);
                 Console.WriteLine($"the coordinator answers on {string.Join(", ", endpoints.Addresses.Select(address => address.ToString()).Prepend(home.Socket))}");
                 await host.WaitForShutdownAsync(cancellationToken);
                 return ExitCode.Succeeded;
@@ -39,7 +40,4 @@ internal static class Serve
         });
         return command;
     }
-
-    /// <summary>This machine, as a node of its own coordinator.</summary>
-    private static AgentOptions LocalAgent(TrainerHome home) => new() { Home = home, Coordinator = home.Socket, Node = "local" };
 }
