@@ -137,5 +137,5 @@ public static class AttemptWatch
     }
 
     /// <summary>Also one that could not be started.</summary>
-    public static bool HasEnded(RankState rank) => !rank.Alive && (rank.Process is not null || rank.LastWords is not null || rank.Result is not null);
+    public static bool HasEnded(RankState rank) => rank.Result is not null || (!rank.Alive && (rank.Process is not null || rank.LastWords is not null));
 }

@@ -83,10 +83,10 @@ public sealed class CoordinatorTests : IAsyncLifetime
         Assert.Equal(RankOrder.Continue, (await Agent.HeartbeatAsync(job.Id, Report(1, 5))).Order);
 
         Assert.Equal(JobStatus.Stopping, (await Client.CancelAsync("demo")).Status);
-        Assert.Equal(RankOrder.Stop, (await Agent.HeartbeatAsync(job.Id, Report(1, 6))).Order);
+        await OrderedAsync(job.Id, Report(1, 6), RankOrder.Stop);
         _home.Do(job.Id, 1, RankOutcome.Cancelled, step: 6);
         Assert.Equal(JobStatus.Cancelled, (await EndedAsync(job.Id)).Status);
-        Assert.Equal(RankOrder.Fenced, (await Agent.HeartbeatAsync(job.Id, Report(1, 7))).Order);
+        await OrderedAsync(job.Id, Report(1, 7), RankOrder.Fenced);
 
         await Client.ResumeAsync(job.Id.Value);
         await RunningAsync(job.Id, 2);
@@ -249,6 +249,16 @@ public sealed class CoordinatorTests : IAsyncLifetime
         await Client.CancelAsync(job.Value);
         _home.Do(job, 1, RankOutcome.Cancelled);
         return await EndedAsync(job);
+    }
+
+    /// <summary>Orders reach the agent with its next report.</summary>
+    private async Task OrderedAsync(JobId job, RankReport report, RankOrder order)
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(5));
+        while ((await Agent.HeartbeatAsync(job, report, limit.Token)).Order != order)
+        {
+            await Task.Delay(20, limit.Token);
+        }
     }
 
     private async Task UntilGoneAsync(JobId job, int attempt)
