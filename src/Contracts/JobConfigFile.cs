@@ -35,6 +35,20 @@ public static class JobConfigFile
             : throw new ConfigException(problems);
     }
 
+    /// <summary>Where a key was written, for problems that show only later: <c>file:line:col key</c>, or <c>--set key</c>.</summary>
+    public static string Place(string path, IEnumerable<string>? sets, string key)
+    {
+        var problems = new List<string>();
+        if (new ConfigYaml(path, problems).ReadDocument(Read(path)) is not { } root)
+        {
+            return path;
+        }
+        ConfigOverrides.Apply(root, sets ?? [], problems);
+        var binder = new ConfigBinder(problems);
+        binder.BindRecord(typeof(JobConfig), root, "");
+        return ConfigRules.Place(binder, key).At(key);
+    }
+
     private static string Read(string path)
     {
         if (Directory.Exists(path))
@@ -51,7 +65,10 @@ public static class JobConfigFile
         }
         try
         {
-            return File.ReadAllText(path, new UTF8Encoding(false, throwOnInvalidBytes: true));
+            string text = File.ReadAllText(path, new UTF8Encoding(false, throwOnInvalidBytes: true));
+            return text.IndexOf('\0', StringComparison.Ordinal) is >= 0 and int at
+                ? throw new ConfigException($"{path}:{text.AsSpan(0, at).Count('\n') + 1}: a NUL byte; a job is plain text, so remove it")
+                : text;
         }
         catch (DecoderFallbackException)
         {

@@ -90,6 +90,9 @@ public sealed record RankResult
     [Id(3)] public int Step { get; init; }
     [Id(4)] public double? Loss { get; init; }
 
+    /// <summary>Step of the newest committed checkpoint.</summary>
+    [Id(5)] public int? LastCheckpointStep { get; init; }
+
     /// <summary>Whole or not at all: a reader never sees half a result.</summary>
     public void Write(string path)
     {

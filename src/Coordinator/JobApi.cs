@@ -72,7 +72,7 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         JobRecord? job = await (await FindAsync(context)).Resume();
         if (job is { Status: JobStatus.Succeeded })
         {
-            throw new ApiException(StatusCodes.Status409Conflict, $"{job.Id} has succeeded, so there is nothing to resume; submit a new job with checkpoint.resume_from to train on");
+            throw new ApiException(StatusCodes.Status409Conflict, $"{job.Id} has succeeded, so there is nothing to resume; to train on, submit a job whose model.path is its exported model");
         }
         await AnswerAsync(context, job);
     }

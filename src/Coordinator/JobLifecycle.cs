@@ -42,7 +42,7 @@ public static class JobLifecycle
         (_, RankEnded ended) => Fail(Report(job, ended.Result), e.At, FailureClass.Infrastructure, ended.Result.Message ?? "the rank was interrupted"),
         (_, RankLost lost) => Fail(job, e.At, lost.Class, lost.Message),
 
-        (Paused or Queued or Retrying, CancelAsked) => End(job, Cancelled, e.At, "cancelled", "cancelled before an attempt ran"),
+        (Paused or Queued or Retrying, CancelAsked) => End(job, Cancelled, e.At, "cancelled", job.Attempt == 0 ? "cancelled before an attempt ran" : "cancelled between two attempts"),
         (Starting or Running, CancelAsked) => (Note(job with { Status = Stopping, StopAskedAt = e.At, Reason = "stopping after a last checkpoint" }, e.At,
             "asked to stop"), []),
 
@@ -90,6 +90,7 @@ public static class JobLifecycle
             Step = Math.Max(result.Step, job.Progress?.Step ?? 0),
             Loss = result.Loss ?? job.Progress?.Loss,
         },
+        LastCheckpointStep = result.LastCheckpointStep ?? job.LastCheckpointStep,
     };
 
     private static (JobRecord, ImmutableArray<JobEffect>) Fail(JobRecord job, DateTimeOffset now, FailureClass kind, string message)

@@ -23,15 +23,16 @@ internal static class InputFiles
             }
         }
 
-        void Folder(string key, string? path, string what) => Require(key, path, what, path is null || Directory.Exists(path));
+        void Folder(string key, string? path, string what) => Require(key, path, what, Directory.Exists, System.IO.File.Exists, "a file");
 
-        void File(string key, string? path, string what) => Require(key, path, what, path is null || System.IO.File.Exists(path));
+        void File(string key, string? path, string what) => Require(key, path, what, System.IO.File.Exists, Directory.Exists, "a directory");
 
-        void Require(string key, string? path, string what, bool exists)
+        void Require(string key, string? path, string what, Func<string, bool> isThere, Func<string, bool> isOther, string other)
         {
-            if (!exists)
+            if (path is not null && !isThere(path))
             {
-                problems.Add($"{key}: {path} does not exist; give {what}, relative to the job file or absolute");
+                string wrong = isOther(path) ? $"is {other}" : "does not exist";
+                problems.Add($"{key}: {path} {wrong}; give {what}, relative to the job file or absolute");
             }
         }
     }

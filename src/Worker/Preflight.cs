@@ -24,6 +24,11 @@ public static class Preflight
             });
         }
 
+        if (config is not null)
+        {
+            CheckMemory(job, config, problems);
+        }
+
         if (job.Lora is { } lora)
         {
             Try(problems, () => LoraAdapters.Resolve(lora.TargetModules));
@@ -53,6 +58,12 @@ public static class Preflight
         CheckOutput(job, problems);
         if (problems.Count == 0)
         {
+            CheckFolder("output.path", job.Output.Path, problems);
+            CheckFolder("checkpoint.store", job.Checkpoint.Store, problems);
+        }
+
+        if (problems.Count == 0)
+        {
             Try(problems, () => CheckCheckpoints(job, config!, tokenizer!));
         }
 
@@ -64,6 +75,51 @@ public static class Preflight
         if (job.Output.Path is { } output && Directory.Exists(output) && Directory.EnumerateFileSystemEntries(output).Any())
         {
             problems.Add($"output.path: {output} is not empty; name another folder or remove it");
+        }
+    }
+
+    /// <summary>A folder that is there or can be made: tried in the nearest one that exists, and removed again.</summary>
+    private static void CheckFolder(string key, string? path, List<string> problems)
+    {
+        if (path is null || path.Contains("://", StringComparison.Ordinal))
+        {
+            return;
+        }
+
+        string existing = path;
+        while (!Directory.Exists(existing) && !File.Exists(existing))
+        {
+            existing = Path.GetDirectoryName(existing)!;
+        }
+
+        if (File.Exists(existing))
+        {
+            problems.Add($"{key}: {existing} is a file; give a directory");
+            return;
+        }
+
+        try
+        {
+            string trial = Path.Combine(existing, $".trainer-{Guid.NewGuid():N}");
+            Directory.CreateDirectory(trial);
+            Directory.Delete(trial);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            problems.Add($"{key}: nothing can be written in {existing} ({e.Message}); give a directory that you may write to");
+        }
+    }
+
+    /// <summary>What the training keeps in memory must fit the machine at all.</summary>
+    private static void CheckMemory(JobConfig job, QwenConfig config, List<string> problems)
+    {
+        double weights = SnapshotLayout.Tensors(config).Sum(tensor => tensor.Shape.Aggregate(1.0, (product, size) => product * size));
+        // float32 on the CPU: weights, and with full training gradients and two moments.
+        double needed = weights * sizeof(float) * (job.Lora is null ? 4 : 1), there = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
+        if (needed > there)
+        {
+            problems.Add(FormattableString.Invariant($"{JobModel.ConfigPath(job.Model)}: {weights / 1e9:0.#} billion parameters need {needed / (1L << 30):0} GiB ")
+                + FormattableString.Invariant($"of memory to train, and this machine has {there / (1L << 30):0} GiB; take a smaller model{(job.Lora is null ? ", or add lora" : "")}"));
         }
     }
 

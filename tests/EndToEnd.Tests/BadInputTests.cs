@@ -38,7 +38,13 @@ public sealed class BadInputTests(ITestOutputHelper output)
         },
         ["no YAML in --set"] = Bad(_ => { }, "--set training.steps", "quote it") with { Options = ["--set", "training.steps=[1"] },
 
-        ["missing data set"] = Bad(place => File.Delete(place.PathOf(TinyJob.Dataset)), "data.train[0].path", "train.jsonl does not exist"),
+        ["a bracket that is never closed"] = Bad(place => place.Edit(TinyJob.File, "name: tiny", "name: ["), "tiny.yaml:", "not valid YAML", "close every ["),
+        ["a NUL byte"] = Bad(place => place.Edit(TinyJob.File, "name: tiny", "name: ti\0ny"), "tiny.yaml:1", "NUL"),
+        ["a store that is a file"] = Bad(_ => { }, "--set checkpoint.store", "is a file", "directory") with { Options = ["--set", $"checkpoint.store={TinyJob.Dataset}"] },
+        ["a store that cannot be made"] = Bad(_ => { }, "--set checkpoint.store", "nothing can be written in /proc", "directory") with { Options = ["--set", "checkpoint.store=/proc/store"] },
+        ["an output that is a file"] = Bad(_ => { }, "--set output.path", "is a file", "directory") with { Options = ["--set", $"output.path={TinyJob.Dataset}"] },
+
+        ["missing data set"] = Bad(place => File.Delete(place.PathOf(TinyJob.Dataset)), "tiny.yaml:7:13 data.train[0].path", "train.jsonl does not exist"),
         ["empty data set"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Dataset), "\n\n"), "train.jsonl", "the dataset is empty", "write one JSON object per line"),
         ["malformed JSON"] = Bad(place => ReplaceLine(place, 17, """{"messages": [{"role": "user", "content": "Say""" ), "train.jsonl:17", "JSON"),
         ["a record that is no object"] = Bad(place => ReplaceLine(place, 8, "[1, 2]"), "train.jsonl:8", "object"),
@@ -56,6 +62,8 @@ public sealed class BadInputTests(ITestOutputHelper output)
 
         ["shapes that disagree with config.json"] = Snapshot(place => place.Edit("snapshot/config.json", "\"intermediate_size\": 128", "\"intermediate_size\": 64"),
             "snapshot/model.safetensors", "mlp.gate_proj.weight has shape [128, 64]", "asks for [64, 64]", "same snapshot"),
+        ["layers that config.json does not know"] = Snapshot(place => place.Edit("snapshot/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1"),
+            "snapshot/model.safetensors", "model.layers.1.", "num_hidden_layers 1", "same snapshot"),
         ["missing tensors"] = Snapshot(place => place.Edit("snapshot/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
             "snapshot", "model.layers.2.", "missing", "same snapshot"),
         ["truncated safetensors file"] = Snapshot(place =>
@@ -73,6 +81,14 @@ public sealed class BadInputTests(ITestOutputHelper output)
             [255, 255, 255, 255, 255, 255, 255, 127, .. new byte[64]]), "snapshot/model.safetensors", "header", "download"),
         ["missing weights"] = Snapshot(place => File.Delete(place.PathOf("snapshot/model.safetensors")), "snapshot", "model.safetensors", "download"),
         ["unsupported architecture"] = Bad(place => place.Edit(TinyJob.Model, "\"qwen3\"", "\"llama\""), "model.json", "llama", "supported are qwen2"),
+        ["the architecture of another model"] = Bad(place => place.Edit(TinyJob.Model, "Qwen3ForCausalLM", "LlamaForCausalLM"), "model.json", "LlamaForCausalLM", "Qwen3ForCausalLM"),
+        ["a key twice in config.json"] = Bad(place => place.Edit(TinyJob.Model, "\"vocab_size\":300", "\"vocab_size\":300,\"vocab_size\":300"), "model.json", "vocab_size", "keep one"),
+        ["a rotary base of zero"] = Bad(place => place.Edit(TinyJob.Model, "\"rope_theta\":10000", "\"rope_theta\":0"), "model.json: rope_theta", "positive"),
+        ["a negative epsilon"] = Bad(place => place.Edit(TinyJob.Model, "\"rms_norm_eps\":1E-06", "\"rms_norm_eps\":-1"), "model.json: rms_norm_eps", "positive"),
+        ["a model larger than the machine"] = Bad(place => place.Edit(TinyJob.Model, "\"num_hidden_layers\":2", "\"num_hidden_layers\":16000000"), "model.json", "GiB of memory", "smaller model"),
+        ["a tokenizer without the tokens of the template"] = Bad(place => place.Edit(TinyJob.Tokenizer, "im_end", "im_over"), "tokenizer.json", "im_end", "belongs to the model"),
+        ["everything held out"] = Bad(place => File.WriteAllLines(place.PathOf(TinyJob.Dataset), File.ReadLines(place.PathOf(TinyJob.Dataset)).Take(1).ToArray()),
+            "data.eval_fraction", "all 1 documents", "lower it") with { Options = ["--set", "data.eval_fraction=0.5"] },
         ["malformed config.json"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Model), "{\n\"model_type\": \n"), "model.json:3", "malformed JSON", "download"),
         ["malformed tokenizer.json"] = Bad(place =>
         {

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
-using YamlDotNet.Core;
 
 namespace Trainer.Contracts;
 
@@ -31,7 +30,7 @@ internal static partial class ConfigOverrides
         {
             value = ConfigYaml.ReadValue(set[(equals + 1)..], path);
         }
-        catch (Exception error) when (error is YamlException or FormatException)
+        catch (Exception error) when (ConfigYaml.IsParserFailure(error))
         {
             return $"--set {path}: the value is not valid YAML; quote it, such as --set '{path}=\"...\"'";
         }

@@ -101,7 +101,7 @@ internal static partial class ConfigRules
         $"\"{store}\" is no store; give a directory, or azblob://CONTAINER/PREFIX (a container has 3 to 63 lower-case letters, digits and '-')";
 
     /// <summary>The value itself, or the nearest thing above it that was written.</summary>
-    private static ConfigOrigin Place(ConfigBinder binder, string key)
+    public static ConfigOrigin Place(ConfigBinder binder, string key)
     {
         string path = key;
         ConfigOrigin? origin;

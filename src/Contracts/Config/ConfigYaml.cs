@@ -37,7 +37,17 @@ internal sealed class ConfigYaml(string file, List<string> problems)
             _problems.Add(Describe(error, text));
             return null;
         }
+        catch (Exception error) when (IsParserFailure(error))
+        {
+            _problems.Add($"{_file}:{text.AsSpan().Count('\n') + 1}:1: not valid YAML: the text ends inside a value; "
+                + "close every [, { and quote");
+            return null;
+        }
     }
+
+    /// <summary>What the parser throws at some unclosed brackets instead of a <see cref="YamlException"/>.</summary>
+    public static bool IsParserFailure(Exception error) =>
+        error is YamlException or FormatException or InvalidOperationException or ArgumentException or IndexOutOfRangeException or NullReferenceException;
 
     /// <summary>The value of a <c>--set</c> option: YAML too, so that lists and maps can be given.</summary>
     public static ConfigNode ReadValue(string text, string option)

@@ -21,11 +21,16 @@ internal static class Export
         var command = new Command("export", "Writes a job's model as Hugging Face safetensors (LoRA: a PEFT adapter).") { id, folder, step, best, merge, dtype };
         command.SetAction(async (options, cancellationToken) =>
         {
+            string target = Target(options.GetRequiredValue(folder));
             JobFiles files = await Shared.FilesAsync(options.GetRequiredValue(id), cancellationToken);
             set_num_threads(Environment.ProcessorCount);
             (JobModel loaded, JobConfig job, long at) = await TrainedModel.LoadAsync(
                 files, options.GetValue(step), options.GetValue(best), Console.Error.WriteLine, cancellationToken);
             using JobModel model = loaded;
+            if (options.GetValue(merge) && model.Model.Lora is null)
+            {
+                throw new ConfigException("--merge is for LoRA jobs; this one trained the whole model, so leave it out");
+            }
             ScalarType written = options.GetValue(dtype) switch
             {
                 "float32" => ScalarType.Float32,
@@ -33,7 +38,6 @@ internal static class Export
                 "float16" => ScalarType.Float16,
                 _ => ModelExport.Dtype(model.Model, job),
             };
-            string target = Path.GetFullPath(options.GetRequiredValue(folder));
             var export = new ModelExport(model.Model, model.TokenizerDirectory, written);
             await (model.Model.Lora is null || options.GetValue(merge)
                 ? export.WriteModelAsync(target, cancellationToken)
@@ -42,5 +46,25 @@ internal static class Export
             return ExitCode.Succeeded;
         });
         return command;
+    }
+
+    /// <summary>Looked at before a model is loaded for minutes.</summary>
+    private static string Target(string folder)
+    {
+        if (string.IsNullOrWhiteSpace(folder))
+        {
+            throw new ConfigException("--out is empty; name a folder that does not exist yet");
+        }
+        string target = Path.GetFullPath(folder);
+        for (string? part = target; part is not null; part = Path.GetDirectoryName(part))
+        {
+            if (File.Exists(part))
+            {
+                throw new ConfigException($"--out {folder}: {part} is a file; name a folder that does not exist yet");
+            }
+        }
+        return Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any()
+            ? throw new ConfigException($"--out {folder}: the folder is not empty; name another one or remove it")
+            : target;
     }
 }

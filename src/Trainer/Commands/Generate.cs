@@ -24,6 +24,10 @@ internal static class Generate
         var command = new Command("generate", "Continues a prompt with a job's model or a snapshot.") { source, prompt, step, system, raw, noThinking, tokens, temperature, seed };
         command.SetAction(async (options, cancellationToken) =>
         {
+            if (options.GetValue(tokens) < 1 || options.GetValue(temperature) is not (>= 0 and <= 100))
+            {
+                throw new ConfigException("--max-new-tokens is at least 1, and --temperature 0 to 100");
+            }
             string text = options.GetRequiredValue(prompt);
             text = text == "-" ? await Console.In.ReadToEndAsync(cancellationToken) : text;
             set_num_threads(Environment.ProcessorCount);
@@ -61,6 +65,11 @@ internal static class Generate
             return JobModel.Load(job, Console.Error.WriteLine);
         }
 
+        if (Directory.Exists(source))
+        {
+            throw new ConfigException($"{source}: a directory without config.json is no Hugging Face snapshot"
+                + (File.Exists(Path.Combine(source, PeftAdapter.ConfigFile)) ? "; this is a PEFT adapter: merge it with \"trainer export JOB --merge\" first" : ""));
+        }
         JobFiles files = await Shared.FilesAsync(source, cancellationToken);
         return (await TrainedModel.LoadAsync(files, step, best: false, Console.Error.WriteLine, cancellationToken)).Model;
     }

@@ -26,6 +26,10 @@ internal static class Logs
                 while (true)
                 {
                     int wanted = options.GetValue(attempt) ?? job.Attempt;
+                    if (options.GetValue(attempt) is { } given && (given < 1 || given > job.Attempt))
+                    {
+                        throw new ConfigException($"--attempt {given}: {job.Id} has {(job.Attempt == 0 ? "no attempt yet" : $"attempts 1 to {job.Attempt}")}");
+                    }
                     bool last = !options.GetValue(follow) || job.Status.IsTerminal() || wanted < job.Attempt;
                     if (wanted != shown)
                     {

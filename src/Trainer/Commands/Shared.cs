@@ -1,11 +1,12 @@
 using System.CommandLine;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Trainer.Contracts;
 
 namespace Trainer.Cli.Commands;
 
 /// <summary>Arguments and options that several verbs take, and how a job is printed.</summary>
-internal static class Shared
+internal static partial class Shared
 {
     public static Argument<string> Job() => new("JOB") { Description = "A job id, a unique job name, or the beginning of an id." };
 
@@ -31,7 +32,12 @@ internal static class Shared
     {
         JobConfig job = JobConfigFile.Load(file, sets);
         IReadOnlyList<string> problems = preflight(job);
-        return problems.Count == 0 ? job : throw new ConfigException([.. problems.Select(problem => $"{file}: {problem}")]);
+        return problems.Count == 0 ? job : throw new ConfigException([.. problems.Select(Located)]);
+
+        // "data.train[0].path: what" is a problem of a key; others name the file that they are about.
+        string Located(string problem) => Key().Match(problem) is { Success: true } key
+            ? $"{JobConfigFile.Place(file, sets, key.Groups[1].Value)}{problem[key.Groups[1].Length..]}"
+            : $"{file}: {problem}";
     }
 
     /// <summary>The folder of a job, by id or unique name.</summary>
@@ -54,6 +60,9 @@ internal static class Shared
     }
 
     public static void PrintJson(JobView job) => Console.WriteLine(JsonSerializer.Serialize(job, ContractsJson.Default.JobView));
+
+    [GeneratedRegex(@"^([a-z_]+(?:\.[a-z_]+|\[\d+\])+): ")]
+    private static partial Regex Key();
 
     /// <summary>One line: what the job does now.</summary>
     public static void PrintLine(JobView job) =>

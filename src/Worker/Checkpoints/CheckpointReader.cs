@@ -96,8 +96,10 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         return await new ShardStream(stream, file, $"{store.Address}/{file.Path}").ReadAsync(destination, cancellationToken);
     }
 
-    internal static JobInputException OfAnotherJob(ICheckpointStore store, CheckpointManifest manifest, string job, string fingerprint) => new(
-        $"{store.Address}: step {manifest.Step} is a checkpoint of job '{manifest.Job}' (fingerprint {manifest.Fingerprint}), "
+    internal static JobInputException OfAnotherJob(ICheckpointStore store, CheckpointManifest manifest, string job, string fingerprint) => new(manifest.Job == job
+        ? $"{store.Address}: the data, the model or the settings of '{job}' have changed since step {manifest.Step} was saved "
+            + $"(fingerprint {manifest.Fingerprint}, now {fingerprint}); put the files back that it names, or submit a new job"
+        : $"{store.Address}: step {manifest.Step} is a checkpoint of job '{manifest.Job}' (fingerprint {manifest.Fingerprint}), "
         + $"not of '{job}' (fingerprint {fingerprint}); give the job a checkpoint.store of its own, or the data, model, optimizer and seed of '{manifest.Job}'");
 
     // Null: the checkpoint went away while we looked (retention of a running job).

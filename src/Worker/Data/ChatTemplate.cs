@@ -119,10 +119,25 @@ public abstract class ChatTemplate
         return writer.Segments;
     }
 
-    public TokenizedDocument Tokenize(Conversation conversation, Tokenizer tokenizer) => tokenizer.Encode(Render(conversation));
+    /// <exception cref="JobInputException">The tokenizer lacks a token of the template, which it would spell as bytes.</exception>
+    public TokenizedDocument Tokenize(Conversation conversation, Tokenizer tokenizer)
+    {
+        RequireFrame(tokenizer);
+        return tokenizer.Encode(Render(conversation));
+    }
 
-    public int[] Prompt(Conversation conversation, Tokenizer tokenizer, bool thinking = true) =>
-        tokenizer.Encode(RenderPrompt(conversation, thinking)).Ids;
+    /// <inheritdoc cref="Tokenize"/>
+    public int[] Prompt(Conversation conversation, Tokenizer tokenizer, bool thinking = true)
+    {
+        RequireFrame(tokenizer);
+        return tokenizer.Encode(RenderPrompt(conversation, thinking)).Ids;
+    }
+
+    private static void RequireFrame(Tokenizer tokenizer)
+    {
+        tokenizer.TokenId("<|im_start|>");
+        tokenizer.TokenId("<|im_end|>");
+    }
 
     /// <summary>The system turn with the tools, and with it the first message if that is a system message.</summary>
     private protected abstract void WriteSystem(SegmentWriter writer, Conversation conversation);

@@ -15,11 +15,11 @@ public static class DataPreflight
         var problems = new ProblemList();
         DocumentTokenizer? tokenizer = null;
         Attempt(problems, () => tokenizer = LoadTokenizer(config));
-        int documents = CheckAll(config.Data, config.Data.Train, tokenizer, problems);
         var split = new HeldOutSplit(config.Seed, config.Data.EvalFraction);
+        int documents = CheckAll(config.Data, config.Data.Train, tokenizer, split, problems);
         if (config.Data.Eval.Count > 0)
         {
-            CheckAll(config.Data, config.Data.Eval, tokenizer, problems);
+            CheckAll(config.Data, config.Data.Eval, tokenizer, default, problems);
         }
         else if (split.Fraction > 0 && documents > 0 && !Enumerable.Range(0, documents).Any(i => split.Contains(i)))
         {
@@ -36,7 +36,7 @@ public static class DataPreflight
         string path = model.Config ?? Path.Combine(model.Path ?? "", "config.json");
         try
         {
-            using var json = JsonDocument.Parse(File.ReadAllBytes(path));
+            using var json = JsonDocument.Parse(File.ReadAllText(path));
             return json.RootElement.ValueKind == JsonValueKind.Object
                 && json.RootElement.TryGetProperty("model_type", out JsonElement type) ? type.ToString() : null;
         }
@@ -63,11 +63,12 @@ public static class DataPreflight
 
     /// <summary>Documents that could be read.</summary>
     private static int CheckAll(
-        DataConfig data, IReadOnlyList<DatasetConfig> datasets, DocumentTokenizer? tokenizer, ProblemList problems)
+        DataConfig data, IReadOnlyList<DatasetConfig> datasets, DocumentTokenizer? tokenizer, HeldOutSplit split, ProblemList problems)
     {
         int before = problems.Count;
         int documents = 0;
         int dropped = 0;
+        int held = 0;
         bool trained = false;
         foreach (DatasetConfig dataset in datasets)
         {
@@ -75,13 +76,18 @@ public static class DataPreflight
             {
                 foreach (Document document in DatasetReader.Read(dataset, problem => problems.Add(problem.Message)))
                 {
-                    documents++;
-                    Attempt(problems, () => CheckDocument(document));
+                    bool isHeld = split.Contains(documents++);
+                    held += isHeld ? 1 : 0;
+                    Attempt(problems, () => CheckDocument(document, isHeld));
                 }
             });
         }
 
-        if (!trained && documents > 0 && tokenizer is not null && problems.Count == before)
+        if (held > 0 && held == documents && problems.Count == before)
+        {
+            problems.Add(FormattableString.Invariant($"data.eval_fraction: {split.Fraction} holds out all {documents} documents and leaves none to train on; lower it, or give data.eval"));
+        }
+        else if (!trained && documents > 0 && tokenizer is not null && problems.Count == before)
         {
             var certificate = new DataCertificate
             {
@@ -92,9 +98,9 @@ public static class DataPreflight
 
         return documents;
 
-        void CheckDocument(Document document)
+        void CheckDocument(Document document, bool isHeld)
         {
-            if (tokenizer is null || (trained && data.Overlong != OverlongPolicy.Error))
+            if (tokenizer is null || (isHeld && data.Overlong != OverlongPolicy.Error) || (trained && data.Overlong != OverlongPolicy.Error))
             {
                 tokenizer?.Check(document);
                 return;

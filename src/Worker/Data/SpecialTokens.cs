@@ -57,7 +57,7 @@ internal sealed record SpecialTokens(IReadOnlyList<(int? Id, string? Content)> E
 
         try
         {
-            using var json = JsonDocument.Parse(File.ReadAllBytes(path));
+            using var json = JsonDocument.Parse(File.ReadAllText(path));
             return json.RootElement.ValueKind == JsonValueKind.Object
                 ? json.RootElement.Clone()
                 : throw new JobInputException($"{path}: not a JSON object; download the file again");

@@ -43,6 +43,18 @@ public static class PeftAdapter
             }
         }
 
+        try
+        {
+            return Read(path, json);
+        }
+        catch (Exception e) when (e is InvalidOperationException or FormatException or NullReferenceException)
+        {
+            throw new JobInputException($"{path}: r, lora_alpha, lora_dropout or use_rslora is missing or of the wrong type ({e.Message})", e);
+        }
+    }
+
+    private static LoraConfig Read(string path, JsonNode json)
+    {
         return new LoraConfig
         {
             Rank = json["r"]!.GetValue<int>(),

@@ -22,6 +22,11 @@ public static class TrainedModel
             log($"warning: {finding.Message}");
         }
 
+        if (best && good.Count > 0 && !good.Any(finding => finding.Best))
+        {
+            throw new JobInputException($"{store.Address}: no checkpoint was evaluated, so none is the best; leave --best out to take the newest");
+        }
+
         CheckpointFinding chosen = good.FirstOrDefault(finding => step is { } wanted ? finding.Step == wanted : !best || finding.Best)
             ?? throw new JobInputException($"{store.Address}: no good checkpoint{(step is null ? "" : $" of step {step}")}; there are "
                 + (good.Count == 0 ? "none yet" : "steps " + string.Join(", ", good.Select(finding => finding.Step))));

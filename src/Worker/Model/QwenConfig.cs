@@ -50,7 +50,7 @@ public sealed record QwenConfig
 
         try
         {
-            if (JsonNode.Parse(File.ReadAllText(path)) is not JsonObject json)
+            if (JsonNode.Parse(File.ReadAllText(path), documentOptions: new JsonDocumentOptions { AllowDuplicateProperties = false }) is not JsonObject json)
             {
                 throw new JobInputException($"{path}: a JSON object is expected");
             }
@@ -59,12 +59,17 @@ public sealed record QwenConfig
         }
         catch (JsonException e)
         {
-            throw new JobInputException($"{path}:{e.LineNumber + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again", e);
+            throw new JobInputException(
+                e.LineNumber is { } line ? $"{path}:{line + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again"
+                    : $"{path}: malformed JSON: {e.Message.TrimEnd('.')}; keep one, or download the file again", e);
         }
     }
 
     private sealed class Reader(string path, JsonObject json)
     {
+        // Far above any model, and small enough that products of sizes don't overflow.
+        private const int MostOfAnything = 1 << 24;
+
         public QwenConfig Read()
         {
             string type = Value<string>("model_type");
@@ -72,6 +77,12 @@ public sealed record QwenConfig
             {
                 throw new JobInputException(
                     $"{path}: model_type '{type}' is not supported; supported are qwen2 (Qwen1.5, Qwen2, Qwen2.5) and qwen3 (dense)");
+            }
+
+            string architecture = type == "qwen2" ? "Qwen2ForCausalLM" : "Qwen3ForCausalLM";
+            if (json["architectures"] is JsonArray { Count: > 0 } architectures && architectures[0]?.ToString() != architecture)
+            {
+                throw Wrong("architectures", $"'{architectures[0]}' is not supported; a {type} model is trained as {architecture}");
             }
 
             if (json["quantization_config"] is not null)
@@ -118,11 +129,11 @@ public sealed record QwenConfig
                 NumKvHeads = kvHeads,
                 HeadDim = headDim,
                 VocabSize = Positive("vocab_size"),
-                RmsNormEps = Optional("rms_norm_eps", 1e-6),
-                RopeTheta = RopeTheta(),
+                RmsNormEps = PositiveNumber("rms_norm_eps", Optional("rms_norm_eps", 1e-6)),
+                RopeTheta = PositiveNumber("rope_theta", RopeTheta()),
                 TieWordEmbeddings = Optional("tie_word_embeddings", false),
                 MaxPositionEmbeddings = Optional("max_position_embeddings", 32768),
-                InitializerRange = Optional("initializer_range", 0.02),
+                InitializerRange = PositiveNumber("initializer_range", Optional("initializer_range", 0.02)),
                 QkvBias = !qwen3 || attentionBias,
                 OutputBias = qwen3 && attentionBias,
                 QkNorm = qwen3,
@@ -177,8 +188,11 @@ public sealed record QwenConfig
         private int Positive(string key)
         {
             int value = Value<int>(key);
-            return value > 0 ? value : throw Wrong(key, $"{value} must be positive");
+            return value is > 0 and <= MostOfAnything ? value : throw Wrong(key, $"{value} must be between 1 and {MostOfAnything}");
         }
+
+        private double PositiveNumber(string key, double value) =>
+            double.IsFinite(value) && value > 0 ? value : throw Wrong(key, FormattableString.Invariant($"{value} must be positive"));
 
         private T Optional<T>(string key, T fallback) => json[key] is { } node ? Convert<T>(key, node) : fallback;
 
@@ -192,7 +206,8 @@ public sealed record QwenConfig
             }
             catch (Exception e) when (e is InvalidOperationException or FormatException)
             {
-                throw Wrong(key, $"{node.ToJsonString()} is not a {typeof(T).Name.ToLowerInvariant()}");
+                string kind = typeof(T) == typeof(int) ? "a whole number" : typeof(T) == typeof(double) ? "a number" : typeof(T) == typeof(bool) ? "true or false" : "text";
+                throw Wrong(key, $"{node.ToJsonString()} is not {kind}");
             }
         }
 

@@ -5,6 +5,8 @@ namespace Trainer.Worker.Model;
 /// <summary>The tensors that a Hugging Face snapshot of an architecture must hold, known without loading anything.</summary>
 public static class SnapshotLayout
 {
+    private const string Layers = "model.layers.";
+
     /// <summary>Name and shape of every weight.</summary>
     public static IEnumerable<(string Name, long[] Shape)> Tensors(QwenConfig config)
     {
@@ -52,6 +54,15 @@ public static class SnapshotLayout
     /// <summary>What is wrong with a snapshot's tensors, a line each; empty when they fit config.json.</summary>
     public static IEnumerable<string> Problems(QwenConfig config, SnapshotWeights weights)
     {
+        string? beyond = weights.Names.Where(name => name.StartsWith(Layers, StringComparison.Ordinal)).FirstOrDefault(
+            name => int.TryParse(name.AsSpan(Layers.Length, name.IndexOf('.', Layers.Length) is > 0 and int dot ? dot - Layers.Length : 0), out int layer)
+                && layer >= config.NumLayers);
+        if (beyond is not null)
+        {
+            yield return $"{weights.FileOf(beyond)}: {beyond} lies beyond config.json's num_hidden_layers {config.NumLayers}; "
+                + "take config.json and weights from the same snapshot";
+        }
+
         foreach ((string name, long[] shape) in Tensors(config))
         {
             if (!weights.Contains(name))

@@ -80,6 +80,11 @@ public static class Weights
         TensorEntry entry = snapshot.Entry(name);
         Tensor source = empty([.. entry.Shape], dtype: TensorTypes.ToTorch(entry.DType));
         snapshot.Read(name, source.DataPointer, entry.Length);
+        if (!double.IsFinite(source.to(ScalarType.Float32).abs().max().ToDouble()))
+        {
+            throw new JobInputException($"{snapshot.FileOf(name)}: {name} holds NaN or infinity; download the file again");
+        }
+
         target.Slice(target.Parameter).copy_(source);
     }
 }

@@ -136,7 +136,10 @@ public sealed class RankProcess : IDisposable
         Message = message,
         Step = _reporter.Report.Step,
         Loss = _reporter.Report.Loss,
+        LastCheckpointStep = LastCommitted,
     };
+
+    private int? LastCommitted => _run?.LastCommitted is > 0 and int step ? step : null;
 
     private async Task HeartbeatAsync()
     {
@@ -145,7 +148,7 @@ public sealed class RankProcess : IDisposable
         {
             try
             {
-                RankReport report = _reporter.Report with { LastCheckpointStep = _run?.LastCommitted is > 0 and int step ? step : null };
+                RankReport report = _reporter.Report with { LastCheckpointStep = LastCommitted };
                 RankReply reply = await _coordinator.HeartbeatAsync(_id, report, _ended.Token);
                 if (!reached)
                 {
@@ -189,6 +192,14 @@ public sealed class RankProcess : IDisposable
         if (order == RankOrder.Stop && !_ordered)
         {
             _ordered = true;
+            // Of several ranks none goes alone: they agree in their first step.
+            if (_place.WorldSize == 1 && _reporter.Report.Phase is (RankPhase.Loading or RankPhase.Preparing))
+            {
+                _reporter.Log("ordered to stop before the first step: ending at once");
+                Result(RankOutcome.Cancelled, null, null).Write(_files.Attempt(_place.Attempt).Result);
+                Environment.Exit(0);
+            }
+
             _reporter.Log("ordered to stop: saving a checkpoint, then ending");
             _stop.Cancel();
         }

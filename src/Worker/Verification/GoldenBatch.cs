@@ -5,6 +5,25 @@ namespace Trainer.Worker.Verification;
 /// <summary>Rows of equal length with padding on the right, as transformers takes them; each array is [rows, length].</summary>
 public sealed record GoldenBatch(int Rows, int Length, long[] InputIds, long[] Labels, long[] AttentionMask)
 {
+    /// <summary>What is wrong with the values, or null.</summary>
+    public string? Problem(int vocabulary)
+    {
+        for (int row = 0; row < Rows; row++)
+        {
+            ReadOnlySpan<long> mask = AttentionMask.AsSpan(row * Length, Length);
+            int real = mask.IndexOf(0) is >= 0 and int first ? first : Length;
+            if (real == 0 || mask[..real].ContainsAnyExcept(1) || mask[real..].ContainsAnyExcept(0))
+            {
+                return $"attention_mask: row {row} must be ones, at least one, and then zeros (padding on the right)";
+            }
+        }
+
+        return InputIds.Any(id => id < 0 || id >= vocabulary) ? $"input_ids: an id is not below vocab_size {vocabulary}"
+            : Labels.Any(label => label != PackedBatch.Ignored && (label < 0 || label >= vocabulary)) ? $"labels: one is neither -100 nor below vocab_size {vocabulary}"
+            : Pack(padded: false).TrainedTokens == 0 ? "labels: no token is trained"
+            : null;
+    }
+
     /// <summary>The documents packed one after another without padding; or, padded, every row in full as a document.</summary>
     public PackedBatch Pack(bool padded)
     {

@@ -13,6 +13,9 @@ namespace Trainer.Worker.Verification;
 /// </summary>
 public sealed class GoldenCase : IDisposable
 {
+    /// <summary>The prompt of the greedy tokens: the first of row 0.</summary>
+    public const int PromptTokens = 12;
+
     private readonly SafetensorsFile _tensors;
 
     private GoldenCase(string directory)
@@ -22,24 +25,33 @@ public sealed class GoldenCase : IDisposable
         Config = QwenConfig.Load(Path.Combine(directory, "config.json"));
         _tensors = SafetensorsFile.Open(Path.Combine(directory, "golden.safetensors"));
         using JsonDocument json = ReadJson(Path.Combine(directory, "golden.json"));
-        JsonElement root = json.RootElement, adamw = root.GetProperty("adamw");
-        Loss = root.GetProperty("loss").GetDouble();
-        Losses = Numbers(root.GetProperty("losses"));
-        GradientNorms = Numbers(root.GetProperty("grad_norms"));
-        Greedy = [.. Numbers(root.GetProperty("greedy")).Select(number => (int)number)];
-        double[] betas = Numbers(adamw.GetProperty("betas"));
+        JsonElement root = json.RootElement, adamw = Member(root, "adamw");
+        Loss = Number(root, "loss");
+        Losses = Numbers(root, "losses");
+        GradientNorms = Numbers(root, "grad_norms", Losses.Count);
+        Greedy = [.. Numbers(root, "greedy").Select(number => (int)number)];
+        double[] betas = Numbers(adamw, "betas", 2);
         Optimizer = new OptimizerConfig
         {
-            LearningRate = adamw.GetProperty("lr").GetDouble(),
+            LearningRate = Number(adamw, "lr"),
             Beta1 = betas[0],
             Beta2 = betas[1],
-            Epsilon = adamw.GetProperty("eps").GetDouble(),
-            WeightDecay = adamw.GetProperty("weight_decay").GetDouble(),
-            MaxGradientNorm = adamw.GetProperty("clip").GetDouble(),
+            Epsilon = Number(adamw, "eps"),
+            WeightDecay = Number(adamw, "weight_decay"),
+            MaxGradientNorm = Number(adamw, "clip"),
             Schedule = ScheduleKind.Constant,
         };
         Initial = ReadBatch("");
         Steps = [.. Enumerable.Range(0, Losses.Count).Select(step => ReadBatch($"step{step}."))];
+        if (Greedy.Count <= PromptTokens || Greedy.Any(id => id < 0 || id >= Config.VocabSize))
+        {
+            throw Wrong("golden.json", $"greedy must be {PromptTokens} prompt tokens and what follows, ids below vocab_size {Config.VocabSize}");
+        }
+
+        if (Find("logits").Shape is not [var rows, var length, var vocabulary] || rows != Initial.Rows || length != Initial.Length || vocabulary != Config.VocabSize)
+        {
+            throw Wrong("golden.safetensors", $"logits must have shape [{Initial.Rows}, {Initial.Length}, {Config.VocabSize}], as input_ids and vocab_size say");
+        }
     }
 
     public string Directory { get; }
@@ -78,9 +90,9 @@ public sealed class GoldenCase : IDisposable
         {
             return new GoldenCase(directory);
         }
-        catch (Exception e) when (e is KeyNotFoundException or InvalidOperationException or FormatException)
+        catch (Exception e) when (e is InvalidOperationException or FormatException)
         {
-            throw new JobInputException($"{directory}: not a golden case: {e.Message}", e);
+            throw new JobInputException($"{directory}: not a golden case: {e.Message}; docs/golden-cases.md has the format", e);
         }
     }
 
@@ -104,14 +116,38 @@ public sealed class GoldenCase : IDisposable
     {
         using DisposeScope scope = NewDisposeScope();
         using Tensor ids = Read(prefix + "input_ids"), labels = Read(prefix + "labels"), mask = Read(prefix + "attention_mask");
-        return new GoldenBatch(
+        if (ids.shape is not [_, _] || !labels.shape.SequenceEqual(ids.shape) || !mask.shape.SequenceEqual(ids.shape)
+            || new[] { ids, labels, mask }.Any(tensor => tensor.dtype != ScalarType.Int64))
+        {
+            throw Wrong("golden.safetensors", $"{prefix}input_ids, {prefix}labels and {prefix}attention_mask must be int64 of one shape [rows, length]");
+        }
+
+        var batch = new GoldenBatch(
             (int)ids.shape[0], (int)ids.shape[1], ids.data<long>().ToArray(), labels.data<long>().ToArray(), mask.data<long>().ToArray());
+        return batch.Problem(Config.VocabSize) is { } problem ? throw Wrong("golden.safetensors", $"{prefix}{problem}") : batch;
     }
+
+    private JobInputException Wrong(string file, string what) => new($"{Path.Combine(Directory, file)}: {what}; docs/golden-cases.md has the format");
+
+    private JsonElement Member(JsonElement json, string key) => json.ValueKind == JsonValueKind.Object && json.TryGetProperty(key, out JsonElement value)
+        ? value
+        : throw Wrong("golden.json", $"{key} is missing");
+
+    private double Number(JsonElement json, string key) =>
+        Member(json, key) is { ValueKind: JsonValueKind.Number } value ? value.GetDouble() : throw Wrong("golden.json", $"{key} must be a number");
+
+    private double[] Numbers(JsonElement json, string key, int? count = null) =>
+        Member(json, key) is { ValueKind: JsonValueKind.Array } list && list.EnumerateArray().All(number => number.ValueKind == JsonValueKind.Number)
+            && (count is null || list.GetArrayLength() == count)
+            ? [.. list.EnumerateArray().Select(number => number.GetDouble())]
+            : throw Wrong("golden.json", $"{key} must be a list of {(count is null ? "" : $"{count} ")}numbers");
+
+    private TensorEntry Find(string name) => _tensors.Find(name)
+        ?? throw new JobInputException($"{_tensors.Path}: tensor {name} is missing; a golden case holds it (see docs/golden-cases.md)");
 
     private Tensor Read(string name)
     {
-        TensorEntry entry = _tensors.Find(name)
-            ?? throw new JobInputException($"{_tensors.Path}: tensor {name} is missing; a golden case holds it (see docs/golden-cases.md)");
+        TensorEntry entry = Find(name);
         Tensor tensor = empty([.. entry.Shape], dtype: TensorTypes.ToTorch(entry.DType));
         _tensors.Read(entry, tensor.DataPointer, entry.Length);
         return tensor;
@@ -132,6 +168,4 @@ public sealed class GoldenCase : IDisposable
             throw new JobInputException($"{path}: no such file; `trainer verify` takes a folder with golden.json and golden.safetensors", e);
         }
     }
-
-    private static double[] Numbers(JsonElement array) => [.. array.EnumerateArray().Select(number => number.GetDouble())];
 }

@@ -90,7 +90,13 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention)
             }
 
             double largest = expected.abs().max().ToDouble();
-            double difference = MaxDifference(tensor.Slice(optimizer.Gradient(tensor)), expected);
+            Tensor actual = tensor.Slice(optimizer.Gradient(tensor));
+            if (!actual.shape.SequenceEqual(expected.shape))
+            {
+                throw new JobInputException($"{golden.Directory}: grad.{name} has shape [{string.Join(", ", expected.shape)}], the parameter [{string.Join(", ", actual.shape)}]");
+            }
+
+            double difference = MaxDifference(actual, expected);
             _checks.Add(Check.Of($"{path} gradient {name}", difference, (GradientTolerance * largest) + GradientFloor));
         }
 
@@ -116,7 +122,7 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention)
 
     private void CheckGreedy(QwenModel model, string path)
     {
-        int[] prompt = [.. golden.Initial.InputIds.Take(12).Select(id => (int)id)];
+        int[] prompt = [.. golden.Initial.InputIds.Take(GoldenCase.PromptTokens).Select(id => (int)id)];
         IEnumerable<int> tokens = prompt.Concat(TextGenerator.Continue(model, prompt, golden.Greedy.Count - prompt.Length, 0, [], seed: 0));
         int wrong = tokens.Zip(golden.Greedy).Count(pair => pair.First != pair.Second);
         _checks.Add(Check.Of($"{path} greedy tokens", wrong, 0));

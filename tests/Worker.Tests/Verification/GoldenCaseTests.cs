@@ -36,7 +36,7 @@ public sealed class GoldenCaseTests
     }
 
     [Fact]
-    public void Every_golden_case_is_there() => Assert.Equal(6, Cases.Count);
+    public void Every_golden_case_is_there() => Assert.Equal(10, Cases.Count);
 
     [Fact]
     public void A_sharded_snapshot_gives_the_same_numbers()
@@ -44,6 +44,21 @@ public sealed class GoldenCaseTests
         using TemporaryDirectory folder = Copy("qwen3-untied");
         Shard(folder.Path);
         Assert.True(Verify(folder.Path, AttentionKind.Auto).Passed);
+    }
+
+    [Theory]
+    [InlineData("\"loss\":", "\"lost\":", "golden.json: loss is missing")]
+    [InlineData("\"betas\": [", "\"betas\": [0.5, ", "golden.json: betas must be a list of 2 numbers")]
+    [InlineData("\"lr\": 0.001", "\"lr\": \"0.001\"", "golden.json: lr must be a number")]
+    [InlineData("\"greedy\": [", "\"greedy\": [512, ", "golden.json: greedy must be 12 prompt tokens")]
+    public void A_damaged_case_is_named(string text, string other, string expected)
+    {
+        using TemporaryDirectory folder = Copy("qwen3-untied");
+        string path = Path.Combine(folder.Path, "golden.json");
+        string content = File.ReadAllText(path);
+        Assert.Contains(text, content, StringComparison.Ordinal);
+        File.WriteAllText(path, content.Replace(text, other, StringComparison.Ordinal));
+        Assert.Contains(expected, Assert.Throws<JobInputException>(() => Verify(folder.Path, AttentionKind.Auto)).Message, StringComparison.Ordinal);
     }
 
     [Theory]
