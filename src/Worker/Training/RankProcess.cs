@@ -209,7 +209,8 @@ public sealed class RankProcess : IDisposable
         if (order == RankOrder.Stop && !_ordered)
         {
             _ordered = true;
-            if (_reporter.Report.Phase is RankPhase.Loading or RankPhase.Preparing)
+            // Of several ranks none goes alone: they agree in their first step.
+            if (_place.WorldSize == 1 && _reporter.Report.Phase is (RankPhase.Loading or RankPhase.Preparing))
             {
                 _reporter.Log("ordered to stop before the first step: ending at once");
                 Result(RankOutcome.Cancelled, null, null).Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
