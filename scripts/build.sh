@@ -21,6 +21,7 @@ system_packages() {
   command -v g++ >/dev/null || missing+=(g++)
   if [ -z "${TRAINER_LIBTORCH:-}" ] && ! python3 -c 'import torch' 2>/dev/null; then
     [ -f /usr/include/torch/csrc/autograd/custom_function.h ] || missing+=(libtorch-dev)
+    [ -f /usr/include/gloo/context.h ] || missing+=(libgloo-dev)
     compgen -G '/usr/lib/*/openblas-pthread/libopenblas.so.0' >/dev/null || missing+=(libopenblas0-pthread)
   fi
   [ ${#missing[@]} -eq 0 ] && return
@@ -54,7 +55,7 @@ managed() {
 mkdir -p artifacts
 exec 9> artifacts/.lock
 flock 9
-if [ ! -f artifacts/.system ]; then
+if changed artifacts/.system scripts/build.sh; then
   system_packages
   touch artifacts/.system
 fi

@@ -12,8 +12,9 @@
  *   where marked optional.
  * Streams. `stream` is a cudaStream_t for TN_DEVICE_CUDA: work is enqueued and the call returns without waiting, so
  *   pointers must stay valid until the stream has passed. TN_DEVICE_CPU ignores it and is done when the call returns.
- * Determinism. The same call on the same kind of processor gives the same bits, for any number of threads. The CPU engine
- *   takes AVX2 with FMA where the processor has them; TRAINER_KERNELS_ISA=portable in the environment forgoes them.
+ * Determinism. The same call on the same kind of processor gives the same bits, for any number of threads; the one exception
+ *   is dq of an attention backward pass that asks for deterministic = 0. The CPU engine takes AVX2 with FMA where the
+ *   processor has them, the CUDA engine takes wgmma on Hopper; TRAINER_KERNELS_ISA=portable in the environment forgoes them.
  * Errors. Every function answers a tn_status and has written nothing where it refuses an argument.
  *   tn_last_error() tells the calling thread what was wrong, beginning with the argument's name.
  *   TN_INVALID_ARGUMENT: a rule written beside an argument is violated; TN_UNSUPPORTED: the engine of that device is
@@ -31,7 +32,7 @@ extern "C" {
 #endif
 
 #define TN_API __attribute__((visibility("default")))
-#define TN_ABI_VERSION 1
+#define TN_ABI_VERSION 2
 #define TN_IGNORE_INDEX (-100)
 
 typedef int32_t tn_status;
@@ -113,6 +114,7 @@ TN_API tn_status tn_attention_forward(const tn_attention_forward_args* args, voi
 
 typedef struct tn_attention_backward_args {
     uint32_t struct_size;
+    int32_t deterministic;       /* 1: the same bits in every run. 0: CUDA may add up dq in any order, which is faster */
     tn_attention_shape shape;
     tn_tensor q_TNH;
     tn_tensor k_TMH;
@@ -123,15 +125,15 @@ typedef struct tn_attention_backward_args {
     tn_tensor dq_TNH;            /* written */
     tn_tensor dk_TMH;            /* written */
     tn_tensor dv_TMH;            /* written */
-    void* scratch;               /* aligned to 4 bytes; its content on entry does not matter */
+    void* scratch;               /* aligned to 4 bytes, on CUDA to 16; its content on entry does not matter */
     int64_t scratch_bytes;       /* at least what tn_attention_backward_scratch_bytes answers */
 } tn_attention_backward_args;
 
 TN_API tn_status tn_attention_backward(const tn_attention_backward_args* args, void* stream);
 
 /* Writes to *bytes how much scratch tn_attention_backward needs for this shape: of the order k_tokens * N * H floats
- * on the CPU, q_tokens * N floats on CUDA. */
-TN_API tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, int64_t* bytes);
+ * on the CPU; on CUDA q_tokens * N floats where deterministic, else q_tokens * N * H: dq in float32. */
+TN_API tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, int32_t deterministic, int64_t* bytes);
 
 /* ---- RMSNorm ----
  * sum = x + residual (rounded to dtype; sum = x without a residual); rstd = 1/sqrt(mean(sum^2) + epsilon) over the last

@@ -218,6 +218,35 @@ TT_API int32_t tt_node_needs_input_grad(tt_node node, int32_t input);
 /* Custom function nodes alive in the process. */
 TT_API int64_t tt_live_nodes(void);
 
+/* ---- Collectives ------------------------------------------------------------------------------------------------ */
+
+/* A c10d TCPStore, where the ranks of a group find each other. */
+typedef struct tt_store_opaque* tt_store;
+/* A c10d process group over Gloo: CPU tensors over TCP. Every rank calls the same functions in the same order, one at a
+ * time; a call returns when this rank's part is done. A rank that died makes the others' calls fail as soon as its
+ * connections are reset, a rank that hangs only after the timeout. After a failure the group is good for nothing more. */
+typedef struct tt_group_opaque* tt_group;
+
+/* 0 when the library was built without gloo's headers: then tt_group_new fails and says what to install. */
+TT_API int32_t tt_has_gloo(void);
+/* Serves a store on a port that the system chooses, on all addresses of this machine, and connects to it as `host`. */
+TT_API int32_t tt_store_serve(const char* host, int64_t timeout_ms, tt_store* out, int32_t* port);
+/* Fails when nobody serves there within the timeout. */
+TT_API int32_t tt_store_connect(const char* host, int32_t port, int64_t timeout_ms, tt_store* out);
+/* A serving store ends with its handle: free it last. */
+TT_API void tt_store_free(tt_store store);
+/* Waits until all ranks have come to the store, join_timeout_ms at most (the failure names those that are missing), then
+ * connects them. `host` is the address under which the other ranks reach this one. timeout_ms bounds every later call. */
+TT_API int32_t tt_group_new(tt_store store, const char* host, int32_t rank, int32_t world_size, int64_t join_timeout_ms,
+                            int64_t timeout_ms, tt_group* out);
+/* In place, over all ranks; contiguous float32, float64 or int64 on the CPU. The bits are the same on every rank, and in
+ * every run of the same world size. */
+TT_API int32_t tt_group_all_reduce_sum(tt_group group, tt_tensor tensor);
+/* In place: every rank gets the tensor of rank `root`. */
+TT_API int32_t tt_group_broadcast(tt_group group, tt_tensor tensor, int32_t root);
+TT_API int32_t tt_group_barrier(tt_group group);
+TT_API void tt_group_free(tt_group group);
+
 #ifdef __cplusplus
 }
 #endif

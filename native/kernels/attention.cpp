@@ -31,11 +31,15 @@ bool on_cuda([[maybe_unused]] const tn_attention_shape& s) {
 #endif
 }
 
-int64_t backward_scratch_bytes(const tn_attention_shape& s) {
+int64_t backward_scratch_bytes(const tn_attention_shape& s, [[maybe_unused]] int32_t deterministic) {
 #ifdef TN_HAS_CUDA
-    if (on_cuda(s)) return cuda::attention_backward_scratch_bytes(s);
+    if (on_cuda(s)) return cuda::attention_backward_scratch_bytes(s, deterministic);
 #endif
     return cpu_engine().attention_backward_scratch_bytes(s);
+}
+
+void require_deterministic(int32_t deterministic) {
+    require(deterministic == 0 || deterministic == 1, "deterministic", "must be 0 or 1");
 }
 
 void require_shape(const tn_attention_shape& s) {
@@ -87,6 +91,7 @@ tn_status tn_attention_backward(const tn_attention_backward_args* args, [[maybe_
         require(args != nullptr, "args", "is null");
         require_struct_size(args->struct_size, sizeof *args);
         const tn_attention_shape& s = args->shape;
+        require_deterministic(args->deterministic);
         require_shape(s);
         require_tensor(args->q_TNH, s.q_tokens, s.q_heads, s.head_dim, "q_TNH");
         require_tensor(args->k_TMH, s.k_tokens, s.kv_heads, s.head_dim, "k_TMH");
@@ -97,7 +102,7 @@ tn_status tn_attention_backward(const tn_attention_backward_args* args, [[maybe_
         require_tensor(args->dk_TMH, s.k_tokens, s.kv_heads, s.head_dim, "dk_TMH");
         require_tensor(args->dv_TMH, s.k_tokens, s.kv_heads, s.head_dim, "dv_TMH");
         require(s.q_tokens == 0 || args->lse_NT != nullptr, "lse_NT", "is null");
-        const int64_t needed = backward_scratch_bytes(s);
+        const int64_t needed = backward_scratch_bytes(s, args->deterministic);
         if (args->scratch_bytes < needed)
             refuse("scratch_bytes", "must be at least " + std::to_string(needed) + ", got " + std::to_string(args->scratch_bytes));
         require(needed == 0 || args->scratch != nullptr, "scratch", "is null");
@@ -109,11 +114,12 @@ tn_status tn_attention_backward(const tn_attention_backward_args* args, [[maybe_
     });
 }
 
-tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, int64_t* bytes) {
+tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, int32_t deterministic, int64_t* bytes) {
     return guard([&] {
         require(shape != nullptr, "shape", "is null");
         require(bytes != nullptr, "bytes", "is null");
+        require_deterministic(deterministic);
         require_shape(*shape);
-        *bytes = backward_scratch_bytes(*shape);
+        *bytes = backward_scratch_bytes(*shape, deterministic);
     });
 }

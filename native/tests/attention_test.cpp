@@ -60,7 +60,7 @@ public:
         ok(tn_attention_forward(&forward, nullptr));
 
         int64_t bytes = -1;
-        ok(tn_attention_backward_scratch_bytes(&shape, &bytes));
+        ok(tn_attention_backward_scratch_bytes(&shape, 1, &bytes));
         std::vector<uint8_t> scratch(static_cast<size_t>(bytes), 0xff);
         tn_attention_backward_args backward{};
         backward.struct_size = sizeof backward;
@@ -270,7 +270,7 @@ TEST("scratch of attention grows with the tokens, not with their square") {
     const auto bytes = [](int32_t length) {
         Attention a({TN_FLOAT32, 2, 1, 16, {length}, {length}, true});
         int64_t answer = 0;
-        ok(tn_attention_backward_scratch_bytes(&a.shape, &answer));
+        ok(tn_attention_backward_scratch_bytes(&a.shape, 1, &answer));
         return answer;
     };
     expect(bytes(4096) == 2 * bytes(2048) && bytes(2048) > 0, "scratch is not linear");

@@ -234,7 +234,7 @@ TEST("the library tells the size of each struct by name") {
 TEST("null arguments are refused by every call") {
     refused(tn_attention_forward(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_attention_backward(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
-    refused(tn_attention_backward_scratch_bytes(nullptr, nullptr), TN_INVALID_ARGUMENT, "shape");
+    refused(tn_attention_backward_scratch_bytes(nullptr, 1, nullptr), TN_INVALID_ARGUMENT, "shape");
     refused(tn_rms_norm_forward(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_rms_norm_backward(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
     refused(tn_rotary(nullptr, nullptr), TN_INVALID_ARGUMENT, "args");
@@ -255,6 +255,7 @@ TEST("attention backward refuses bad arguments by name") {
     refuses<AttentionBackward>("dq_TNH", [](auto& a) { a.dq_TNH.data = nullptr; });
     refuses<AttentionBackward>("dk_TMH", [](auto& a) { a.dk_TMH.data = nullptr; });
     refuses<AttentionBackward>("dv_TMH", [](auto& a) { a.dv_TMH.data = nullptr; });
+    refuses<AttentionBackward>("deterministic", [](auto& a) { a.deterministic = 2; });
     refuses<AttentionBackward>("scratch", [](auto& a) { a.scratch = nullptr; });
     refuses<AttentionBackward>("scratch_bytes", [](auto& a) { a.scratch_bytes = 100; });
 }

@@ -43,10 +43,10 @@ void attention(int32_t length, int32_t n, int32_t m, int32_t dim) {
     std::vector<float> lse(static_cast<size_t>(n) * static_cast<size_t>(length));
     const int64_t qs = int64_t{n} * dim, ks = int64_t{m} * dim;
     int64_t bytes;
-    must(tn_attention_backward_scratch_bytes(&shape, &bytes));
+    must(tn_attention_backward_scratch_bytes(&shape, 1, &bytes));
     std::vector<float> scratch(static_cast<size_t>(bytes) / 4);
     tn_attention_forward_args f{sizeof f, shape, {q.data(), qs, dim}, {k.data(), ks, dim}, {v.data(), ks, dim}, {out.data(), qs, dim}, lse.data()};
-    tn_attention_backward_args b{sizeof b, shape, f.q_TNH, f.k_TMH, f.v_TMH, f.out_TNH, lse.data(), {dout.data(), qs, dim},
+    tn_attention_backward_args b{sizeof b, 1, shape, f.q_TNH, f.k_TMH, f.v_TMH, f.out_TNH, lse.data(), {dout.data(), qs, dim},
                                  {dq.data(), qs, dim}, {dk.data(), ks, dim}, {dv.data(), ks, dim}, scratch.data(), bytes};
     const double forward = seconds([&] { must(tn_attention_forward(&f, nullptr)); });
     const double backward = seconds([&] { must(tn_attention_backward(&b, nullptr)); });

@@ -5,8 +5,18 @@
 #include <torch/version.h>
 
 #include <ATen/Context.h>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <type_traits>
+
+// Debian ships gloo's headers apart (libgloo-dev), wheels don't ship them: without them there are no Gloo groups.
+#if __has_include(<gloo/context.h>)
+#define TT_HAS_GLOO 1
+#define USE_C10D_GLOO
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#else
+#define TT_HAS_GLOO 0
+#endif
 
 #define TT_TORCH_AT_LEAST(major, minor) \
     (TORCH_VERSION_MAJOR > (major) || (TORCH_VERSION_MAJOR == (major) && TORCH_VERSION_MINOR >= (minor)))

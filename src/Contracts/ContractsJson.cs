@@ -16,5 +16,13 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(JobList))]
 [JsonSerializable(typeof(SubmitRequest))]
 [JsonSerializable(typeof(CoordinatorInfo))]
+[JsonSerializable(typeof(NodeReport))]
+[JsonSerializable(typeof(NodeOrders))]
+[JsonSerializable(typeof(LogLength))]
+[JsonSerializable(typeof(EventList))]
 [JsonSerializable(typeof(ApiError))]
+[JsonSerializable(typeof(NodeView))]
+[JsonSerializable(typeof(NodeList))]
+[JsonSerializable(typeof(PriorityRequest))]
+[JsonSerializable(typeof(AccessEntry[]))]
 public sealed partial class ContractsJson : JsonSerializerContext;

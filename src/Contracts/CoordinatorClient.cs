@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using System.Net.Sockets;
 using System.Text.Json;
@@ -13,20 +14,48 @@ public sealed class CoordinatorException(HttpStatusCode? status, string message,
     public HttpStatusCode? Status { get; } = status;
 }
 
-/// <summary>Speaks to a coordinator through its Unix domain socket. Used by the CLI and by ranks.</summary>
+/// <summary>Speaks to a coordinator through its Unix domain socket or over HTTP. Used by the CLI and by agents; ranks speak so to their agent.</summary>
 public sealed class CoordinatorClient : IDisposable
 {
+    private static readonly TimeSpan s_connectTakes = TimeSpan.FromSeconds(5);
+
     private readonly HttpClient _http;
-    private readonly string _socket;
+    private readonly string _address;
 
     public CoordinatorClient(string socketPath, TimeSpan? timeout = null)
+        : this(socketPath, null, null, timeout)
     {
-        _socket = socketPath;
-        _http = new HttpClient(new SocketsHttpHandler { ConnectCallback = ConnectAsync, UseProxy = false })
+    }
+
+    private CoordinatorClient(string address, Uri? url, string? token, TimeSpan? timeout)
+    {
+        _address = address;
+        // Connections are renewed now and then, because a coordinator may move to another address behind its name.
+        var handler = new SocketsHttpHandler { UseProxy = false, ConnectTimeout = s_connectTakes, PooledConnectionLifetime = TimeSpan.FromMinutes(2) };
+        if (url is null)
         {
-            BaseAddress = new Uri("http://coordinator/"),
-            Timeout = timeout ?? TimeSpan.FromSeconds(40),
-        };
+            handler.ConnectCallback = ConnectAsync;
+        }
+        _http = new HttpClient(handler) { BaseAddress = url ?? new Uri("http://coordinator/"), Timeout = timeout ?? TimeSpan.FromSeconds(40) };
+        if (token is { Length: > 0 })
+        {
+            _http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", token);
+        }
+    }
+
+    /// <param name="address">http(s)://host:port, or the path of a Unix socket.</param>
+    /// <param name="token">Sent as bearer token when there is one; never part of a message.</param>
+    /// <param name="timeout">Of one request; 40 s when absent.</param>
+    /// <exception cref="ConfigException">The address is neither.</exception>
+    public static CoordinatorClient At(string address, string? token = null, TimeSpan? timeout = null)
+    {
+        if (!address.Contains("://", StringComparison.Ordinal))
+        {
+            return new CoordinatorClient(Path.GetFullPath(address), null, token, timeout);
+        }
+        return Uri.TryCreate(address, UriKind.Absolute, out Uri? url) && url.Scheme is "http" or "https" && url is { UserInfo: "", Query: "", Fragment: "" }
+            ? new CoordinatorClient(address, url.AbsolutePath.EndsWith('/') ? url : new Uri(url.AbsoluteUri + "/"), token, timeout)
+            : throw new ConfigException("the coordinator's address is not one; use http(s)://host:port, or the path of its Unix socket (a token belongs into TRAINER_TOKEN)");
     }
 
     public Task<CoordinatorInfo> InfoAsync(CancellationToken cancellationToken = default) =>
@@ -51,10 +80,47 @@ public sealed class CoordinatorClient : IDisposable
     public Task<JobView> ResumeAsync(string job, CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Post, $"{Url(job)}/resume", null, ContractsJson.Default.JobView, cancellationToken);
 
+    /// <inheritdoc cref="GetAsync"/>
+    public Task<JobView> PauseAsync(string job, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"{Url(job)}/pause", null, ContractsJson.Default.JobView, cancellationToken);
+
+    /// <inheritdoc cref="GetAsync"/>
+    public Task<JobView> SetPriorityAsync(string job, int priority, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"{Url(job)}/priority", JsonContent.Create(new PriorityRequest { Priority = priority }, ContractsJson.Default.PriorityRequest),
+            ContractsJson.Default.JobView, cancellationToken);
+
+    /// <summary>What a rank wrote, from an offset on; at most <see cref="LogLength.MaxPiece"/> bytes, none when there is no more yet.</summary>
+    public Task<byte[]> ReadLogAsync(RankName rank, LogStream stream, long offset, CancellationToken cancellationToken = default) =>
+        AskAsync(HttpMethod.Get, LogUrl(rank, stream, offset), null, response => response.Content.ReadAsByteArrayAsync(cancellationToken), cancellationToken);
+
+    public Task<NodeList> NodesAsync(string pool, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Get, $"v1/nodes?pool={Uri.EscapeDataString(pool)}", null, ContractsJson.Default.NodeList, cancellationToken);
+
+    /// <summary>Empties a node, or takes it back into service.</summary>
+    public Task<NodeView> DrainAsync(string node, bool drain, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(node)}/{(drain ? "drain" : "undrain")}", null, ContractsJson.Default.NodeView, cancellationToken);
+
     /// <summary>Reports what a rank does; the order is to be obeyed. An unreachable coordinator is no reason to stop training.</summary>
-    public async Task<RankOrder> HeartbeatAsync(JobId job, RankReport report, CancellationToken cancellationToken = default) =>
-        (await SendAsync(HttpMethod.Post, $"{Url(job.Value)}/heartbeat", JsonContent.Create(report, ContractsJson.Default.RankReport),
-            ContractsJson.Default.RankReply, cancellationToken)).Order;
+    public Task<RankReply> HeartbeatAsync(JobId job, RankReport report, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"{Url(job.Value)}/heartbeat", JsonContent.Create(report, ContractsJson.Default.RankReport),
+            ContractsJson.Default.RankReply, cancellationToken);
+
+    /// <summary>Says how a node is; the answer is everything that it is to run.</summary>
+    public Task<NodeOrders> ReportAsync(NodeReport report, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(report.Node)}/report", JsonContent.Create(report, ContractsJson.Default.NodeReport),
+            ContractsJson.Default.NodeOrders, cancellationToken);
+
+    /// <summary>Returns when there may be new orders for a node, or after a while.</summary>
+    public async Task WaitForOrdersAsync(string node, CancellationToken cancellationToken = default) =>
+        await AskAsync(HttpMethod.Get, $"v1/nodes/{Uri.EscapeDataString(node)}/changes", null, _ => Task.FromResult(0), cancellationToken);
+
+    /// <summary>Sends a piece of what a rank wrote.</summary>
+    /// <param name="offset">Of the first byte in the stream.</param>
+    /// <param name="bytes">At most <see cref="LogLength.MaxPiece"/>; none asks for the length.</param>
+    /// <returns>How much of the stream the coordinator has: where to go on, whatever was sent.</returns>
+    public async Task<long> SendLogAsync(RankName rank, LogStream stream, long offset, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken = default) =>
+        (await SendAsync(HttpMethod.Put, LogUrl(rank, stream, offset),
+            new ReadOnlyMemoryContent(bytes), ContractsJson.Default.LogLength, cancellationToken)).Length;
 
     /// <summary>Asks the coordinator to exit; running ranks go on.</summary>
     public Task<CoordinatorInfo> StopAsync(CancellationToken cancellationToken = default) =>
@@ -62,7 +128,11 @@ public sealed class CoordinatorClient : IDisposable
 
     public void Dispose() => _http.Dispose();
 
-    private async Task<T> SendAsync<T>(HttpMethod method, string url, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancellationToken)
+    private Task<T> SendAsync<T>(HttpMethod method, string url, HttpContent? content, JsonTypeInfo<T> type, CancellationToken cancellationToken) =>
+        AskAsync(method, url, content, async response => await response.Content.ReadFromJsonAsync(type, cancellationToken)
+            ?? throw new CoordinatorException(response.StatusCode, "the coordinator answered null"), cancellationToken);
+
+    private async Task<T> AskAsync<T>(HttpMethod method, string url, HttpContent? content, Func<HttpResponseMessage, Task<T>> read, CancellationToken cancellationToken)
     {
         using var request = new HttpRequestMessage(method, url) { Content = content };
         try
@@ -70,8 +140,7 @@ public sealed class CoordinatorClient : IDisposable
             using HttpResponseMessage response = await _http.SendAsync(request, cancellationToken);
             if (response.IsSuccessStatusCode)
             {
-                return await response.Content.ReadFromJsonAsync(type, cancellationToken)
-                    ?? throw new CoordinatorException(response.StatusCode, "the coordinator answered null");
+                return await read(response);
             }
             throw new CoordinatorException(response.StatusCode, await ErrorAsync(response, cancellationToken));
         }
@@ -81,15 +150,15 @@ public sealed class CoordinatorClient : IDisposable
         }
         catch (OperationCanceledException error) when (!cancellationToken.IsCancellationRequested)
         {
-            throw new CoordinatorException(null, $"the coordinator on {_socket} did not answer in time", error);
+            throw new CoordinatorException(null, $"the coordinator on {_address} did not answer in time", error);
         }
         catch (JsonException error)
         {
-            throw new CoordinatorException(null, $"the coordinator on {_socket} speaks another version ({error.Message}); run \"trainer stop\" and try again", error);
+            throw new CoordinatorException(null, $"the coordinator on {_address} speaks another version ({error.Message}); run \"trainer stop\" and try again", error);
         }
     }
 
-    private CoordinatorException Unreachable(Exception error) => new(null, $"no coordinator answers on {_socket}", error);
+    private CoordinatorException Unreachable(Exception error) => new(null, $"no coordinator answers on {_address}", error);
 
     private static async Task<string> ErrorAsync(HttpResponseMessage response, CancellationToken cancellationToken)
     {
@@ -104,6 +173,9 @@ public sealed class CoordinatorClient : IDisposable
         }
     }
 
+    private static string LogUrl(RankName rank, LogStream stream, long offset) =>
+        FormattableString.Invariant($"{Url(rank.Job.Value)}/attempts/{rank.Attempt}/ranks/{rank.Rank}/{Spelling.Of(stream)}?offset={offset}");
+
     private static string Url(string job) => $"v1/jobs/{Uri.EscapeDataString(job)}";
 
     private async ValueTask<Stream> ConnectAsync(SocketsHttpConnectionContext context, CancellationToken cancellationToken)
@@ -111,7 +183,7 @@ public sealed class CoordinatorClient : IDisposable
         var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
-            await socket.ConnectAsync(new UnixDomainSocketEndPoint(_socket), cancellationToken);
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(_address), cancellationToken);
             return new NetworkStream(socket, ownsSocket: true);
         }
         catch

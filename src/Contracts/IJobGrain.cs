@@ -1,4 +1,5 @@
 using Orleans;
+using Orleans.Concurrency;
 
 namespace Trainer.Contracts;
 
@@ -22,11 +23,18 @@ public interface IJobGrain : IGrainWithStringKey
     [Alias("resume")]
     Task<JobRecord?> Resume();
 
-    /// <summary>A rank reports and receives its order.</summary>
-    [Alias("heartbeat")]
-    Task<RankOrder> Heartbeat(RankReport report);
+    /// <summary>Stops after a checkpoint and waits for a resume; one that has ended stays as it is.</summary>
+    [Alias("pause")]
+    Task<JobRecord?> Pause();
 
-    /// <summary>Looks after the job at once: called when a coordinator starts.</summary>
-    [Alias("wake")]
+    [Alias("set-priority")]
+    Task<JobRecord?> SetPriority(int priority);
+
+    /// <summary>Looks after the job at once: a coordinator has started, or something happened to one of its ranks.</summary>
+    [Alias("wake"), OneWay]
     Task Wake();
+
+    /// <summary>A node runs this rank and nobody there knows why: the job says that it wants it, or that it does not.</summary>
+    [Alias("claim"), OneWay]
+    Task Claim(RankName rank, string node);
 }

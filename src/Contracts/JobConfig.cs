@@ -29,6 +29,7 @@ public sealed record JobConfig
     public SamplesConfig Samples { get; init; } = new();
     public CheckpointConfig Checkpoint { get; init; } = new();
     public OutputConfig Output { get; init; } = new();
+    public ResourcesConfig Resources { get; init; } = new();
 }
 
 public sealed record ModelConfig
@@ -153,7 +154,7 @@ public sealed record TrainingConfig
     [Range(1, 1 << 20)]
     public int? BatchDocuments { get; init; }
 
-    /// <summary>Micro-batches of one optimizer step, over all ranks.</summary>
+    /// <summary>Micro-batches of one optimizer step on each rank.</summary>
     [Range(1, 1 << 20)]
     public int GradientAccumulation { get; init; } = 1;
 
@@ -255,4 +256,15 @@ public sealed record OutputConfig
 
     /// <summary>LoRA: also writes the merged model, in merged/.</summary>
     public bool Merge { get; init; }
+}
+
+/// <summary>What the job runs on. Checkpoints don't depend on it: a job may go on with another number of ranks.</summary>
+public sealed record ResourcesConfig
+{
+    /// <summary>Processes that train together, each on a GPU (or CPU slot) of its own.</summary>
+    [Range(1, 4096)]
+    public int Ranks { get; init; } = 1;
+
+    /// <summary>The machines that may run it; named like a job.</summary>
+    public string Pool { get; init; } = "default";
 }

@@ -28,9 +28,27 @@ public sealed record JobFiles(string Directory)
 /// <summary>Where one attempt of a job keeps its files.</summary>
 public sealed record AttemptFiles(string Directory)
 {
-    public string Stdout => Path.Combine(Directory, "stdout.log");
-    public string Stderr => Path.Combine(Directory, "stderr.log");
+    public string Stdout => StdoutOf(0);
+    public string Stderr => StderrOf(0);
+
+    public string StdoutOf(int rank) => Path.Combine(Directory, $"stdout{Suffix(rank)}.log");
+
+    public string StderrOf(int rank) => Path.Combine(Directory, $"stderr{Suffix(rank)}.log");
+
+    /// <summary>What the threads of a rank that hung were doing.</summary>
+    public string StacksOf(int rank) => Path.Combine(Directory, $"stacks{Suffix(rank)}.txt");
 
     /// <summary>The <see cref="RankResult"/>, written as the rank's last act.</summary>
-    public string Result => Path.Combine(Directory, "result.json");
+    public string Result => ResultOf(0);
+
+    public string ResultOf(int rank) => Path.Combine(Directory, $"result{Suffix(rank)}.json");
+
+    /// <summary>Written by the agent before it starts the rank, which it does once; then pid and start time of its process.</summary>
+    public string StartedOf(int rank) => Path.Combine(Directory, $"started{Suffix(rank)}");
+
+    /// <summary>Empty; written by the agent when the coordinator has every byte of an ended rank's logs.</summary>
+    public string ShippedOf(int rank) => Path.Combine(Directory, $"shipped{Suffix(rank)}");
+
+    /// <summary>Rank 0 has the plain names.</summary>
+    private static string Suffix(int rank) => rank == 0 ? "" : $"-{rank}";
 }

@@ -29,7 +29,8 @@ public readonly partial record struct JobId(string Value)
     private static partial Regex Pattern();
 }
 
-internal sealed class JobIdJsonConverter : JsonConverter<JobId>
+/// <summary>Public, because generated JSON of other assemblies needs it.</summary>
+public sealed class JobIdJsonConverter : JsonConverter<JobId>
 {
     public override JobId Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
         JobId.TryParse(reader.GetString(), out JobId id) ? id : throw new JsonException("not a job id");

@@ -18,6 +18,27 @@ public sealed record JobSpec
 
     /// <summary>Waits for a resume before its first attempt.</summary>
     [Id(4)] public bool Paused { get; init; }
+
+    /// <summary>Whose job it is: tokens of another project don't see it.</summary>
+    [Id(5)] public string Project { get; init; } = "default";
+
+    [Id(6)] public string Pool { get; init; } = "default";
+
+    /// <summary>Processes that train together, a slot each.</summary>
+    [Id(7)] public int Ranks { get; init; } = 1;
+}
+
+/// <summary>Why ranks were asked to stop.</summary>
+[GenerateSerializer, Alias("trainer.stop-intent")]
+public enum StopIntent
+{
+    Cancel = 0,
+
+    /// <summary>A person wants to go on later.</summary>
+    Pause = 1,
+
+    /// <summary>A node is drained: the job goes on elsewhere.</summary>
+    Requeue = 2,
 }
 
 /// <summary>A process for ever: pids are used again, a pid with its start time (clock ticks since boot) is not.</summary>
@@ -63,12 +84,12 @@ public sealed record JobRecord
     /// <summary>Counts up from 1 and is the fencing token of every side effect; 0 before the first attempt.</summary>
     [Id(3)] public int Attempt { get; init; }
 
-    /// <summary>The rank process of the attempt, once known.</summary>
-    [Id(4)] public ProcessIdentity? Process { get; init; }
+    /// <summary>Node of each rank of the attempt; kept after its end, where its files are.</summary>
+    [Id(16)] public ImmutableArray<string> Nodes { get; init; } = [];
 
     [Id(5)] public FailureCounts Failures { get; init; } = new();
 
-    /// <summary>The last report of the newest attempt. Persisted now and then, not each time.</summary>
+    /// <summary>The last report of rank 0 of the newest attempt. Persisted now and then, not each time.</summary>
     [Id(6)] public RankReport? Progress { get; init; }
 
     [Id(7)] public int? LastCheckpointStep { get; init; }
@@ -88,5 +109,22 @@ public sealed record JobRecord
     /// <summary>The newest entries, oldest first.</summary>
     [Id(13)] public ImmutableArray<HistoryEntry> History { get; init; } = [];
 
+    /// <summary>What becomes of the job once its ranks have stopped (stopping).</summary>
+    [Id(14)] public StopIntent StopIntent { get; init; }
+
+    /// <summary>Nodes where attempts failed since the last one that got further.</summary>
+    [Id(15)] public ImmutableArray<string> Avoid { get; init; } = [];
+
+    /// <summary>When its ranks were found to hang; their stacks are taken before they are ended.</summary>
+    [Id(17)] public DateTimeOffset? HungAt { get; init; }
+
+    /// <summary>A node of the attempt that does not answer at the moment.</summary>
+    [Id(18)] public string? SilentNode { get; init; }
+
+    /// <summary>What a person set after the submission; null: as submitted.</summary>
+    [Id(19)] public int? PrioritySet { get; init; }
+
     public JobId Id => Spec.Id;
+
+    public int Priority => PrioritySet ?? Spec.Priority;
 }

@@ -11,6 +11,13 @@ public sealed record JobView
     public required string Name { get; init; }
     public required JobStatus Status { get; init; }
     public string? Reason { get; init; }
+    public string Project { get; init; } = "default";
+    public string Pool { get; init; } = "default";
+    public int Ranks { get; init; } = 1;
+
+    /// <summary>Node of each rank of the newest attempt.</summary>
+    public ImmutableArray<string> Nodes { get; init; } = [];
+
     public int Priority { get; init; }
     public int Attempt { get; init; }
     public RankPhase? Phase { get; init; }
@@ -37,7 +44,11 @@ public sealed record JobView
         Name = job.Spec.Name,
         Status = job.Status,
         Reason = job.Reason,
-        Priority = job.Spec.Priority,
+        Project = job.Spec.Project,
+        Pool = job.Spec.Pool,
+        Ranks = job.Spec.Ranks,
+        Nodes = job.Nodes,
+        Priority = job.Priority,
         Attempt = job.Attempt,
         Phase = job.Status.HasAttempt() ? job.Progress?.Phase : null,
         Step = job.Progress?.Step ?? 0,
@@ -77,6 +88,14 @@ public sealed record SubmitRequest
 public sealed record RankReply
 {
     public required RankOrder Order { get; init; }
+
+    /// <summary>The <see cref="RankReport.Endpoint"/> of this attempt's rank 0, once it is known.</summary>
+    public string? Rendezvous { get; init; }
+}
+
+public sealed record PriorityRequest
+{
+    public required int Priority { get; init; }
 }
 
 /// <summary>Who answers on the socket.</summary>
@@ -91,4 +110,12 @@ public sealed record CoordinatorInfo
 public sealed record ApiError
 {
     public required string Error { get; init; }
+}
+
+/// <summary>What <c>events -o json</c> prints.</summary>
+public sealed record EventList
+{
+    public int SchemaVersion { get; init; } = 1;
+    public required JobId Job { get; init; }
+    public required ImmutableArray<HistoryEntry> Events { get; init; }
 }

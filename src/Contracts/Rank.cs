@@ -30,6 +30,20 @@ public sealed record RankReport
 
     /// <summary>A line for a person, such as "reading train.jsonl".</summary>
     [Id(10)] public string? Message { get; init; }
+
+    [Id(11)] public int Rank { get; init; }
+
+    /// <summary>Rank 0 of several: the "host:port" at which the others meet it.</summary>
+    [Id(12)] public string? Endpoint { get; init; }
+
+    /// <summary>
+    /// Grows with every sign of forward movement (micro-batch, evaluated batch, sampled token, bytes uploaded or exported) and
+    /// never otherwise: a rank that waits for another stands still.
+    /// </summary>
+    [Id(13)] public long Ticks { get; init; }
+
+    /// <summary>Where in the step it is, such as "step 12: all-reduce of gradients".</summary>
+    [Id(14)] public string? Activity { get; init; }
 }
 
 /// <summary>The answer to a report.</summary>

@@ -16,6 +16,15 @@ public sealed record TrainerHome(string Directory)
     /// <summary>Held by the coordinator as long as it lives.</summary>
     public string Lock => Path.Combine(Directory, "coordinator.lock");
 
+    /// <summary>Where ranks speak to the worker agent; shorter than <see cref="Socket"/>, so that it fits where that fits.</summary>
+    public string AgentSocket => Path.Combine(Directory, "agent.sock");
+
+    /// <summary>Pid and start time of the agent, for ranks that it no longer answers.</summary>
+    public string AgentPid => Path.Combine(Directory, "agent.pid");
+
+    /// <summary>Held by the agent as long as it lives.</summary>
+    public string AgentLock => Path.Combine(Directory, "agent.lock");
+
     public string Jobs => Path.Combine(Directory, "jobs");
 
     public JobFiles Job(JobId id) => new(Path.Combine(Jobs, id.Value));

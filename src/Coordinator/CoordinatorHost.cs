@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Net;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.Extensions.DependencyInjection;
@@ -27,7 +28,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
 
     /// <summary>Starts to answer on the socket.</summary>
     /// <exception cref="CoordinatorRunningException">Another process serves this home.</exception>
-    public static async Task<CoordinatorHost> StartAsync(TrainerHome home, CoordinatorOptions options, CancellationToken cancellationToken = default)
+    public static async Task<CoordinatorHost> StartAsync(
+        TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints? endpoints = null, CancellationToken cancellationToken = default)
     {
         Directory.CreateDirectory(home.Directory, OwnerOnly | UnixFileMode.UserExecute);
         FileStream held = TakeLock(home);
@@ -36,7 +38,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
             // A socket file without the lock is left from a killed coordinator.
             File.Delete(home.Socket);
             await File.WriteAllTextAsync(home.Pid, Environment.ProcessId.ToString(CultureInfo.InvariantCulture), cancellationToken);
-            WebApplication app = Build(home, options);
+            WebApplication app = Build(home, options, endpoints ?? CoordinatorEndpoints.SocketOnly);
             await app.StartAsync(cancellationToken);
             File.SetUnixFileMode(home.Socket, OwnerOnly);
             return new CoordinatorHost(home, app, held);
@@ -47,6 +49,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
             throw;
         }
     }
+
+    /// <summary>For what else runs in this process.</summary>
+    public ILoggerFactory Logs => _app.Services.GetRequiredService<ILoggerFactory>();
 
     /// <summary>Returns after SIGTERM, Ctrl-C or a stop request. Ranks go on.</summary>
     public Task WaitForShutdownAsync(CancellationToken cancellationToken = default) => _app.WaitForShutdownAsync(cancellationToken);
@@ -59,7 +64,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         await _lock.DisposeAsync();
     }
 
-    private static WebApplication Build(TrainerHome home, CoordinatorOptions options)
+    private static WebApplication Build(TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints endpoints)
     {
         WebApplicationBuilder builder = WebApplication.CreateSlimBuilder();
         builder.Logging.AddSimpleConsole(console =>
@@ -72,17 +77,34 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.Limits.MaxRequestBodySize = MaxBody;
+            kestrel.Limits.RequestHeadersTimeout = TimeSpan.FromSeconds(10);
             kestrel.ListenUnixSocket(home.Socket);
+            foreach (Uri address in endpoints.Addresses)
+            {
+                kestrel.Listen(IPEndPoint.Parse(address.Host is "localhost" ? $"127.0.0.1:{address.Port}" : $"{address.Host}:{address.Port}"), listen =>
+                {
+                    if (address.Scheme == Uri.UriSchemeHttps)
+                    {
+                        listen.UseHttps(endpoints.Certificate!);
+                    }
+                });
+            }
         });
         builder.Services.AddSingleton(home);
         builder.Services.AddSingleton(options);
-        builder.Services.AddSingleton<RankProcesses>();
+        builder.Services.AddSingleton<NodeChanges>();
+        builder.Services.AddSingleton<RankLogs>();
         builder.Services.AddSingleton<JobApi>();
+        builder.Services.AddSingleton<NodeApi>();
         builder.AddSilo(home);
         builder.Services.AddHostedService<WakeUp>();
         WebApplication app = builder.Build();
         app.UseApiErrors(app.Logger);
+        endpoints.Access.Guard(app);
+        app.MapGet("/health", () => "alive");
+        app.MapGet("/ready", () => "ready");
         app.Services.GetRequiredService<JobApi>().Map(app);
+        app.Services.GetRequiredService<NodeApi>().Map(app);
         return app;
     }
 

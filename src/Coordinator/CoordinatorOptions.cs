@@ -1,25 +1,43 @@
+using System.Globalization;
+
 namespace Trainer.Coordinator;
 
 /// <summary>Host knobs of a coordinator. Nothing about what is trained.</summary>
 public sealed record CoordinatorOptions
 {
-    /// <summary>Replaces "trainer rank"; --job-dir, --attempt and --socket follow it. A hook for tests: TRAINER_RANK_COMMAND.</summary>
-    public IReadOnlyList<string>? RankCommand { get; init; }
-
-    /// <summary>Between two looks at a job.</summary>
+    /// <summary>Between two looks at a job that has an attempt.</summary>
     public TimeSpan Poll { get; init; } = TimeSpan.FromSeconds(1);
 
-    /// <summary>A rank that lives but is silent for so long is hung.</summary>
-    public TimeSpan Silence { get; init; } = TimeSpan.FromSeconds(60);
+    /// <summary>Between two looks at a job that waits: what it waits for wakes it anyway.</summary>
+    public TimeSpan QueuedPoll { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>A rank whose agent answers but that is silent itself for so long hangs.</summary>
+    public TimeSpan Silence { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Ranks that train together and of which none moves for so long hang.</summary>
+    public TimeSpan Hang { get; init; } = TimeSpan.FromSeconds(45);
+
+    /// <summary>What taking the stacks of hung ranks may take.</summary>
+    public TimeSpan StacksTake { get; init; } = TimeSpan.FromSeconds(15);
+
+    /// <summary>A node that does not report for so long is said to be unreachable; its ranks may go on.</summary>
+    public TimeSpan NodeSilence { get; init; } = TimeSpan.FromSeconds(6);
+
+    /// <summary>A node that does not report for so long is lost: its ranks are started elsewhere, and fenced where they were.</summary>
+    public TimeSpan NodeLease { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>A node may take so long until it has started a rank.</summary>
+    public TimeSpan StartTakes { get; init; } = TimeSpan.FromSeconds(30);
 
     /// <summary>What a rank that was asked to stop may take for its last checkpoint.</summary>
     public TimeSpan StopGrace { get; init; } = TimeSpan.FromMinutes(5);
 
-    /// <summary>What a rank may take to exit after it has written its result.</summary>
-    public TimeSpan ExitGrace { get; init; } = TimeSpan.FromSeconds(10);
+    /// <summary>After one rank ended, what the others may take to tell why.</summary>
+    public TimeSpan CauseTakes { get; init; } = TimeSpan.FromSeconds(2);
 
-    public static CoordinatorOptions FromEnvironment() => new()
-    {
-        RankCommand = Environment.GetEnvironmentVariable("TRAINER_RANK_COMMAND") is { Length: > 0 } command ? [command] : null,
-    };
+    /// <summary>TRAINER_HANG_SECONDS changes <see cref="Hang"/>.</summary>
+    public static CoordinatorOptions FromEnvironment() =>
+        double.TryParse(Environment.GetEnvironmentVariable("TRAINER_HANG_SECONDS"), CultureInfo.InvariantCulture, out double seconds)
+            ? new() { Hang = TimeSpan.FromSeconds(seconds) }
+            : new();
 }

@@ -1,6 +1,5 @@
 using System.Collections.Immutable;
-using System.Text.Json;
-using System.Text.Json.Serialization.Metadata;
+using System.Globalization;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
@@ -11,32 +10,37 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>HTTP/JSON in front of the grains.</summary>
-internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplicationLifetime lifetime)
+internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome home, IHostApplicationLifetime lifetime)
 {
     public void Map(IEndpointRouteBuilder routes)
     {
         RouteGroupBuilder v1 = routes.MapGroup("/v1");
-        v1.MapGet("/info", context => AnswerAsync(context, Info(), ContractsJson.Default.CoordinatorInfo));
+        v1.MapGet("/info", context => Http.AnswerAsync(context, Info(), ContractsJson.Default.CoordinatorInfo));
         v1.MapPost("/stop", StopAsync);
         v1.MapPost("/jobs", SubmitAsync);
         v1.MapGet("/jobs", ListAsync);
         v1.MapGet("/jobs/{job}", GetAsync);
         v1.MapPost("/jobs/{job}/cancel", CancelAsync);
+        v1.MapPost("/jobs/{job}/pause", PauseAsync);
         v1.MapPost("/jobs/{job}/resume", ResumeAsync);
-        v1.MapPost("/jobs/{job}/heartbeat", HeartbeatAsync);
+        v1.MapPost("/jobs/{job}/priority", PriorityAsync);
+        v1.MapGet("/jobs/{job}/attempts/{attempt}/ranks/{rank}/{stream}", StreamAsync);
     }
 
     private async Task StopAsync(HttpContext context)
     {
-        await AnswerAsync(context, Info(), ContractsJson.Default.CoordinatorInfo);
+        Access.Require(context);
+        await Http.AnswerAsync(context, Info(), ContractsJson.Default.CoordinatorInfo);
         lifetime.StopApplication();
     }
 
     private async Task SubmitAsync(HttpContext context)
     {
-        SubmitRequest request = await ReadAsync(context, ContractsJson.Default.SubmitRequest);
+        Access.Require(context, Role.User);
+        SubmitRequest request = await Http.ReadAsync(context, ContractsJson.Default.SubmitRequest);
         // JSON is YAML: the rules of job files hold for whatever a client sends.
         JobConfig config = JobConfigFile.Parse(JobConfigJson.Write(request.Config), "/config.json");
+        string project = Access.Of(context).Project ?? "default";
         var spec = new JobSpec
         {
             Id = JobId.New(config.Name),
@@ -44,10 +48,13 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
             Priority = config.Priority,
             Config = JobConfigJson.Write(config),
             Paused = request.Paused,
+            Project = project,
+            Pool = config.Resources.Pool,
+            Ranks = config.Resources.Ranks,
         };
         JobRecord? job = request.IdempotencyKey is { Length: > 0 } key
-            ? await grains.GetGrain<ISubmissionGrain>(key).Submit(spec)
-            : await grains.GetGrain<IJobGrain>(spec.Id.Value).Submit(spec);
+            ? await grains.GetGrain<ISubmissionGrain>($"{project}/{key}").Submit(spec)
+            : await Grain(spec.Id).Submit(spec);
         if (job is null)
         {
             throw new ApiException(StatusCodes.Status409Conflict,
@@ -58,9 +65,9 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
 
     private async Task ListAsync(HttpContext context)
     {
-        ImmutableArray<JobIndexEntry> entries = await IndexAsync();
+        JobIndexEntry[] entries = await IndexAsync(context);
         JobRecord?[] jobs = await Task.WhenAll(entries.Select(entry => Grain(entry.Id).Get()));
-        await AnswerAsync(context, new JobList { Jobs = [.. jobs.OfType<JobRecord>().Select(job => JobView.Of(job, home))] }, ContractsJson.Default.JobList);
+        await Http.AnswerAsync(context, new JobList { Jobs = [.. jobs.OfType<JobRecord>().Select(job => JobView.Of(job, home))] }, ContractsJson.Default.JobList);
     }
 
     private async Task GetAsync(HttpContext context) => await AnswerAsync(context, await (await FindAsync(context)).Get());
@@ -77,22 +84,53 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         await AnswerAsync(context, job);
     }
 
-    private async Task HeartbeatAsync(HttpContext context)
+    private async Task PauseAsync(HttpContext context) => await AnswerAsync(context, await (await FindAsync(context)).Pause());
+
+    private async Task PriorityAsync(HttpContext context)
     {
-        if (!JobId.TryParse((string?)context.Request.RouteValues["job"], out JobId id))
+        PriorityRequest request = await Http.ReadAsync(context, ContractsJson.Default.PriorityRequest);
+        if (request.Priority is < -1000 or > 1000)
         {
-            throw new ApiException(StatusCodes.Status404NotFound, "there is no such job");
+            throw new ApiException(StatusCodes.Status400BadRequest, "priority: -1000 to 1000");
         }
-        RankReport report = await ReadAsync(context, ContractsJson.Default.RankReport);
-        RankOrder order = await Grain(id).Heartbeat(report);
-        await AnswerAsync(context, new RankReply { Order = order }, ContractsJson.Default.RankReply);
+        await AnswerAsync(context, await (await FindAsync(context)).SetPriority(request.Priority));
+    }
+
+    /// <summary>Bytes of a rank's stream from ?offset= on, at most 1 MiB, as far as they are known here; X-Length is how far that is.</summary>
+    private async Task StreamAsync(HttpContext context)
+    {
+        JobId job = (await (await FindAsync(context)).Get())!.Id;
+        (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
+        string path = logs.Path(new RankName(job, attempt, rank), stream);
+        long offset = long.TryParse(context.Request.Query["offset"], NumberStyles.None, CultureInfo.InvariantCulture, out long from) ? from : 0;
+        context.Response.ContentType = "application/octet-stream";
+        if (!File.Exists(path))
+        {
+            context.Response.Headers["X-Length"] = "0";
+            return;
+        }
+        await using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        long length = file.Length;
+        context.Response.Headers["X-Length"] = length.ToString(CultureInfo.InvariantCulture);
+        file.Position = Math.Min(offset, length);
+        byte[] chunk = new byte[64 << 10];
+        for (long left = Math.Min(length - file.Position, LogLength.MaxPiece); left > 0;)
+        {
+            int read = await file.ReadAsync(chunk.AsMemory(0, (int)Math.Min(left, chunk.Length)), context.RequestAborted);
+            if (read == 0)
+            {
+                break;
+            }
+            await context.Response.Body.WriteAsync(chunk.AsMemory(0, read), context.RequestAborted);
+            left -= read;
+        }
     }
 
     /// <summary>By id, by unique name, or by the unique beginning of an id.</summary>
     private async Task<IJobGrain> FindAsync(HttpContext context)
     {
         string text = (string)context.Request.RouteValues["job"]!;
-        ImmutableArray<JobIndexEntry> entries = await IndexAsync();
+        JobIndexEntry[] entries = await IndexAsync(context);
         Func<JobIndexEntry, bool>[] ways = [
             entry => entry.Id.Value == text,
             entry => entry.Name == text,
@@ -116,21 +154,22 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         throw new ApiException(StatusCodes.Status404NotFound, $"there is no job \"{text}\"; {cure}");
     }
 
-    private Task<ImmutableArray<JobIndexEntry>> IndexAsync() => grains.GetGrain<IJobIndexGrain>("all").List();
+    /// <summary>What the caller may see, in order of submission.</summary>
+    private async Task<JobIndexEntry[]> IndexAsync(HttpContext context)
+    {
+        Access.Require(context, Role.User);
+        Caller caller = Access.Of(context);
+        ImmutableArray<JobIndexEntry>[] shards = await Task.WhenAll(JobIndexShards.All.Select(shard => grains.GetGrain<IJobIndexGrain>(shard).List()));
+        return [.. shards.SelectMany(shard => shard).Where(entry => caller.MaySee(entry.Project))
+            .OrderBy(entry => entry.SubmittedAt).ThenBy(entry => entry.Id.Value, StringComparer.Ordinal)];
+    }
 
     private IJobGrain Grain(JobId id) => grains.GetGrain<IJobGrain>(id.Value);
 
     private static CoordinatorInfo Info() =>
         new() { Version = typeof(JobApi).Assembly.GetName().Version!.ToString(3), Pid = Environment.ProcessId };
 
-    private static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type) =>
-        await JsonSerializer.DeserializeAsync(context.Request.Body, type, context.RequestAborted)
-            ?? throw new ApiException(StatusCodes.Status400BadRequest, "the body is null");
-
     private Task AnswerAsync(HttpContext context, JobRecord? job) => job is null
         ? throw new ApiException(StatusCodes.Status404NotFound, "there is no such job; see \"trainer list\"")
-        : AnswerAsync(context, JobView.Of(job, home), ContractsJson.Default.JobView);
-
-    private static Task AnswerAsync<T>(HttpContext context, T answer, JsonTypeInfo<T> type) =>
-        context.Response.WriteAsJsonAsync(answer, type, cancellationToken: context.RequestAborted);
+        : Http.AnswerAsync(context, JobView.Of(job, home), ContractsJson.Default.JobView);
 }

@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Text.Json;
 using Microsoft.Extensions.Logging;
 using Orleans;
 using Orleans.Runtime;
@@ -10,7 +9,6 @@ namespace Trainer.Coordinator;
 /// <summary>One job: takes events in, lets <see cref="JobLifecycle"/> decide, stores, then carries out the effects.</summary>
 public sealed partial class JobGrain(
     [PersistentState("job")] IPersistentState<JobState> state,
-    RankProcesses ranks,
     TrainerHome home,
     CoordinatorOptions options,
     TimeProvider time,
@@ -19,8 +17,10 @@ public sealed partial class JobGrain(
     private const string WakeUp = "wake-up";
 
     private IGrainTimer? _timer;
-    private long _lastSign;
-    private long? _resultSeen;
+    private TimeSpan _period;
+    private (int Attempt, long Since) _asked;
+    private long? _ended;
+    private string? _rendezvous;
 
     private JobId Id => new(this.GetPrimaryKeyString());
     private JobFiles Files => home.Job(Id);
@@ -28,8 +28,6 @@ public sealed partial class JobGrain(
 
     public override Task OnActivateAsync(CancellationToken cancellationToken)
     {
-        // Whoever was heard by a coordinator before this one has the full time to be heard again.
-        _lastSign = time.GetTimestamp();
         LookAfter();
         return Task.CompletedTask;
     }
@@ -40,7 +38,7 @@ public sealed partial class JobGrain(
         {
             return Job;
         }
-        await Index.Register(spec.Id, spec.Name);
+        await Index.Register(JobIndexEntry.Of(spec, time.GetUtcNow()));
         Directory.CreateDirectory(Files.Directory);
         await File.WriteAllTextAsync(Files.Config, spec.Config);
         await StoreAsync(JobLifecycle.Create(spec, time.GetUtcNow()));
@@ -51,38 +49,25 @@ public sealed partial class JobGrain(
 
     public Task<JobRecord?> Get() => Task.FromResult(Job);
 
-    public async Task<JobRecord?> Cancel()
-    {
-        await ApplyAsync(new CancelAsked(time.GetUtcNow()));
-        return Job;
-    }
+    public Task<JobRecord?> Cancel() => AskAsync(now => new CancelAsked(now));
+
+    public Task<JobRecord?> Pause() => AskAsync(now => new PauseAsked(now));
+
+    public Task<JobRecord?> SetPriority(int priority) => AskAsync(now => new PriorityAsked(now, priority));
 
     public async Task<JobRecord?> Resume()
     {
         if (Job is not null)
         {
-            await Index.Register(Id, Job.Spec.Name);
+            await Index.Register(JobIndexEntry.Of(Job.Spec, Job.SubmittedAt));
             await this.RegisterOrUpdateReminder(WakeUp, TimeSpan.FromMinutes(1), TimeSpan.FromMinutes(1));
-            await ApplyAsync(new ResumeAsked(time.GetUtcNow()));
+            await AskAsync(now => new ResumeAsked(now));
             if (Job.Status.IsTerminal())
             {
                 await CarryOutAsync(new Retire());
             }
-            LookAfter();
         }
         return Job;
-    }
-
-    public async Task<RankOrder> Heartbeat(RankReport report)
-    {
-        if (Job is null || report.Attempt != Job.Attempt || !Job.Status.HasAttempt())
-        {
-            LogFenced(Id, report.Attempt, Job?.Attempt ?? 0);
-            return RankOrder.Fenced;
-        }
-        _lastSign = time.GetTimestamp();
-        await ApplyAsync(new RankReported(time.GetUtcNow(), report));
-        return Job.Status is JobStatus.Stopping ? RankOrder.Stop : RankOrder.Continue;
     }
 
     public async Task Wake()
@@ -92,97 +77,150 @@ public sealed partial class JobGrain(
             await CarryOutAsync(new Retire());
         }
         LookAfter();
+        await LookAsync();
+    }
+
+    public async Task Claim(RankName rank, string node)
+    {
+        bool mine = Job is { } job && job.Status.HasAttempt() && rank.Attempt == job.Attempt && job.Nodes.ElementAtOrDefault(rank.Rank) == node;
+        if (mine)
+        {
+            await LookAsync();
+        }
+        else
+        {
+            int upTo = Job is null ? int.MaxValue : Job.Status.HasAttempt() ? Job.Attempt - 1 : Job.Attempt;
+            LogFenced(Id, rank.Attempt, node, Job?.Attempt ?? 0);
+            await Node(node).Release(Id, Math.Max(upTo, rank.Attempt));
+        }
     }
 
     public Task ReceiveReminder(string reminderName, TickStatus status) => Wake();
 
-    private IQueueGrain Queue => GrainFactory.GetGrain<IQueueGrain>("local");
+    private IQueueGrain Queue => GrainFactory.GetGrain<IQueueGrain>(Job?.Spec.Pool ?? "default");
 
-    private IJobIndexGrain Index => GrainFactory.GetGrain<IJobIndexGrain>("all");
+    private IJobIndexGrain Index => GrainFactory.GetGrain<IJobIndexGrain>(JobIndexShards.Of(Id));
 
-    /// <summary>Starts or stops the looks at the job, as its status demands.</summary>
+    private INodeGrain Node(string node) => GrainFactory.GetGrain<INodeGrain>(node);
+
+    private async Task<JobRecord?> AskAsync(Func<DateTimeOffset, JobEvent> asked)
+    {
+        await ApplyAsync(asked(time.GetUtcNow()));
+        await LookAsync();
+        return Job;
+    }
+
+    /// <summary>Looks at the job now and then, as often as its status demands.</summary>
     private void LookAfter()
     {
-        bool needed = Job is { Status: not JobStatus.Paused } job && !job.Status.IsTerminal();
-        if (needed && _timer is null)
+        TimeSpan period = Job switch
         {
-            _timer = this.RegisterGrainTimer(_ => LookAsync(), new GrainTimerCreationOptions { DueTime = TimeSpan.Zero, Period = options.Poll, KeepAlive = true });
+            null or { Status: JobStatus.Paused } => TimeSpan.Zero,
+            { Status: JobStatus.Queued } => options.QueuedPoll,
+            { } job => job.Status.IsTerminal() ? TimeSpan.Zero : options.Poll,
+        };
+        if (period == _period)
+        {
+            return;
         }
-        else if (!needed)
+        bool first = _period == TimeSpan.Zero;
+        _period = period;
+        if (period == TimeSpan.Zero)
         {
             _timer?.Dispose();
             _timer = null;
         }
+        else if (_timer is null)
+        {
+            _timer = this.RegisterGrainTimer(_ => LookAsync(), new GrainTimerCreationOptions { DueTime = first ? TimeSpan.Zero : period, Period = period, KeepAlive = true });
+        }
+        else
+        {
+            _timer.Change(period, period);
+        }
     }
 
+    /// <summary>Lets events happen until nothing more follows from what is known now.</summary>
     private async Task LookAsync()
     {
-        DateTimeOffset now = time.GetUtcNow();
-        JobRecord job = Job!;
-        QueuePlace place = await Queue.Acquire(new QueueRequest { Job = Id, Priority = job.Spec.Priority, SubmittedAt = job.SubmittedAt });
-        JobEvent? happened = job.Status switch
-        {
-            JobStatus.Queued when place.Granted => new MachineGranted(now),
-            JobStatus.Queued => new MachineBusy(now, place.Reason!),
-            JobStatus.Retrying when now >= job.RetryAt => new RetryDue(now),
-            _ when job.Status.HasAttempt() => LookAtRank(job, now),
-            _ => null,
-        };
-        if (happened is not null)
+        for (int round = 0; round < 8 && Job is { } job && await FindAsync(job) is { } happened; round++)
         {
             await ApplyAsync(happened);
+            if (Job == job)
+            {
+                break;
+            }
         }
     }
 
-    /// <summary>Being gone, a result, or silence ends an attempt; a failed call never does.</summary>
-    private AttemptEvent? LookAtRank(JobRecord job, DateTimeOffset now)
+    private async Task<JobEvent?> FindAsync(JobRecord job)
     {
-        ProcessIdentity? process = job.Process ?? ranks.Find(Id, job.Attempt);
-        if (process is not null && DetachedProcess.IsAlive(process))
+        DateTimeOffset now = time.GetUtcNow();
+        switch (job.Status)
         {
-            if (job.Process is null)
-            {
-                return new RankStarted(now, job.Attempt, process);
-            }
-            if (time.GetElapsedTime(_lastSign) > options.Silence)
-            {
-                return Lost($"process {process.Pid} gave no sign of life for {options.Silence.TotalSeconds:0} s");
-            }
-            if (now - job.StopAskedAt > options.StopGrace)
-            {
-                return Lost($"did not stop within {options.StopGrace.TotalSeconds:0} s");
-            }
-            if (!File.Exists(Files.Attempt(job.Attempt).Result))
-            {
+            case JobStatus.Queued:
+                QueuePlace place = await Queue.Acquire(Request(job));
+                return place.Granted ? new RoomGranted(now, place.Nodes) : place.Reason == job.Reason ? null : new RoomMissing(now, place.Reason!);
+            case JobStatus.Retrying when now >= job.RetryAt:
+                return new RetryDue(now);
+            case JobStatus.Starting or JobStatus.Running or JobStatus.Stopping:
+                await Queue.Acquire(Request(job));
+                return await LookAtRanksAsync(job, now);
+            default:
                 return null;
-            }
-            _resultSeen ??= time.GetTimestamp();
-            if (time.GetElapsedTime(_resultSeen.Value) < options.ExitGrace)
-            {
-                return null;
-            }
         }
-        try
-        {
-            return RankResult.Read(Files.Attempt(job.Attempt).Result) is { } result
-                ? new RankEnded(now, job.Attempt, result)
-                : Lost(process is null ? "its process is gone" : $"process {process.Pid} ended without a result{LastWords(job.Attempt)}");
-        }
-        catch (JsonException error)
-        {
-            return Lost($"its result.json cannot be read ({error.Message})");
-        }
-
-        RankLost Lost(string message) => new(now, job.Attempt, FailureClass.Infrastructure, message);
     }
 
-    /// <summary>The last line of the rank's stderr, which mostly says why.</summary>
-    private string LastWords(int attempt)
+    private static QueueRequest Request(JobRecord job) => new()
     {
-        string path = Files.Attempt(attempt).Stderr;
-        string? line = File.Exists(path) ? File.ReadLines(path).LastOrDefault(line => line.Trim().Length > 0) : null;
-        return line is null ? " (killed?)" : $"; its last words: {(line.Length > 200 ? line[..200] : line).Trim()}";
+        Job = job.Id,
+        Project = job.Spec.Project,
+        Priority = job.Priority,
+        SubmittedAt = job.SubmittedAt,
+        Ranks = job.Spec.Ranks,
+        Holds = job.Status.HasAttempt() ? job.Nodes : [],
+        Avoid = job.Avoid,
+    };
+
+    private async Task<AttemptEvent?> LookAtRanksAsync(JobRecord job, DateTimeOffset now)
+    {
+        NodeSight[] sights = await EnsureAsync(job);
+        if (_rendezvous is null && sights.SelectMany(sight => sight.Ranks).FirstOrDefault(rank => rank.Name.Rank == 0)?.Report?.Endpoint is { } endpoint)
+        {
+            _rendezvous = endpoint;
+            sights = await EnsureAsync(job);
+        }
+        if (sights.SelectMany(sight => sight.Ranks).Any(AttemptWatch.HasEnded))
+        {
+            _ended ??= time.GetTimestamp();
+        }
+        return AttemptWatch.Judge(job, sights, options, now,
+            time.GetElapsedTime(_asked.Since), _ended is { } ended ? time.GetElapsedTime(ended) : TimeSpan.Zero);
     }
+
+    /// <summary>Repeats to the nodes what they are to run, and hears what they say of it.</summary>
+    private Task<NodeSight[]> EnsureAsync(JobRecord job)
+    {
+        if (_asked.Attempt != job.Attempt)
+        {
+            _asked = (job.Attempt, time.GetTimestamp());
+            _ended = null;
+            _rendezvous = null;
+        }
+        return Task.WhenAll(job.Nodes.Distinct().Select(node => Node(node).Ensure([.. Assignments(job, node)])));
+    }
+
+    private IEnumerable<RankAssignment> Assignments(JobRecord job, string node) => Enumerable.Range(0, job.Spec.Ranks)
+        .Where(rank => job.Nodes[rank] == node)
+        .Select(rank => new RankAssignment
+        {
+            Name = new RankName(Id, job.Attempt, rank),
+            WorldSize = job.Spec.Ranks,
+            Config = job.Spec.Config,
+            Order = job.Status is JobStatus.Stopping ? RankOrder.Stop : RankOrder.Continue,
+            Rendezvous = _rendezvous,
+            TakeStacks = job.HungAt is not null,
+        });
 
     private async Task ApplyAsync(JobEvent happened)
     {
@@ -203,6 +241,13 @@ public sealed partial class JobGrain(
         {
             state.State.Job = after;
         }
+        if (happened is RankLost { Nodes: { IsDefault: false } suspects })
+        {
+            foreach (string node in suspects)
+            {
+                await Node(node).Strike(after.Reason ?? "");
+            }
+        }
         foreach (JobEffect effect in effects)
         {
             await CarryOutAsync(effect);
@@ -212,7 +257,7 @@ public sealed partial class JobGrain(
 
     /// <summary>Progress between two checkpoints is told again by the next report and not worth a disk write.</summary>
     private static bool IsDurable(JobRecord before, JobRecord after) =>
-        before.Status != after.Status || before.Attempt != after.Attempt || before.Process != after.Process
+        before.Status != after.Status || before.Attempt != after.Attempt || before.PrioritySet != after.PrioritySet
         || before.LastCheckpointStep != after.LastCheckpointStep || before.History != after.History;
 
     private async Task StoreAsync(JobRecord next)
@@ -234,11 +279,14 @@ public sealed partial class JobGrain(
     {
         switch (effect)
         {
-            case StartRank start:
-                await StartAsync(start.Attempt);
+            case StartRanks:
+                await EnsureAsync(Job!);
                 break;
             case KillRanks kill:
-                await ranks.KillAsync(Id, kill.UpTo);
+                await Task.WhenAll(Job!.Nodes.Distinct().Select(node => Node(node).Release(Id, kill.UpTo)));
+                break;
+            case Vacate:
+                await Queue.Release(Id);
                 break;
             case Retire:
                 await Queue.Release(Id);
@@ -251,28 +299,11 @@ public sealed partial class JobGrain(
         }
     }
 
-    private async Task StartAsync(int attempt)
-    {
-        _lastSign = time.GetTimestamp();
-        _resultSeen = null;
-        AttemptEvent happened;
-        try
-        {
-            await ranks.KillAsync(Id, attempt - 1);
-            happened = new RankStarted(time.GetUtcNow(), attempt, ranks.Start(Id, attempt));
-        }
-        catch (Exception error) when (error is System.ComponentModel.Win32Exception or IOException or UnauthorizedAccessException or TimeoutException)
-        {
-            happened = new RankLost(time.GetUtcNow(), attempt, FailureClass.Unknown, $"the rank process could not be started: {error.Message}");
-        }
-        await ApplyAsync(happened);
-    }
-
     [LoggerMessage(Level = LogLevel.Information, Message = "{Job} {Before} -> {After}, attempt {Attempt}: {Text}")]
     private partial void LogTransition(JobId job, JobStatus before, JobStatus after, int attempt, string text);
 
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Job}: a rank of attempt {Attempt} reported and was fenced, the attempt is {Current}")]
-    private partial void LogFenced(JobId job, int attempt, int current);
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Job}: a rank of attempt {Attempt} runs on {Node} and is ended, the attempt is {Current}")]
+    private partial void LogFenced(JobId job, int attempt, string node, int current);
 }
 
 /// <summary>What is stored of a job.</summary>

@@ -7,7 +7,7 @@ namespace Trainer.Coordinator;
 
 public sealed class JobIndexGrain([PersistentState("index")] IPersistentState<JobIndexState> state) : Grain, IJobIndexGrain
 {
-    public Task Register(JobId job, string name) => PutAsync(new JobIndexEntry { Id = job, Name = name, Active = true });
+    public Task Register(JobIndexEntry job) => PutAsync(job);
 
     public Task Retire(JobId job) =>
         state.State.Jobs.Find(entry => entry.Id == job) is { Active: true } entry ? PutAsync(entry with { Active = false }) : Task.CompletedTask;

@@ -26,53 +26,84 @@ public static class JobLifecycle
     {
         (_, AttemptEvent old) when old.Attempt != job.Attempt || !job.Status.HasAttempt() => (job, []),
 
-        (Queued, MachineBusy busy) => (job with { Reason = busy.Reason }, []),
-        (Queued, MachineGranted) => Start(job, e.At),
-        (Retrying, RetryDue) => Start(job, e.At),
+        (Queued, RoomMissing missing) => (job with { Reason = missing.Reason }, []),
+        (Queued, RoomGranted granted) => Start(job, granted),
+        (Retrying, RetryDue) => (job with { Status = Queued, RetryAt = null }, []),
 
-        (Starting, RankStarted started) => (job with { Status = Running, Process = started.Process, Reason = null }, []),
-        (Running or Stopping, RankStarted started) => (job with { Process = started.Process }, []),
+        (Starting, RanksStarted) => (job with { Status = Running, Reason = null }, []),
         (_, RankReported reported) => (Report(job, reported.Report), []),
+        (Starting or Running, HangFound hang) when job.HungAt is null =>
+            (Note(job with { HungAt = e.At, Reason = hang.Message }, e.At, $"{hang.Message}; taking the stacks of all ranks"), []),
+        (_, NodeFellSilent silent) when job.SilentNode is null =>
+            (Note(job with { SilentNode = silent.Node, Reason = $"node {silent.Node} does not answer; its ranks may go on" }, e.At,
+                $"node {silent.Node} does not answer; waiting for it"), []),
+        (_, NodeAnswered back) when job.SilentNode == back.Node =>
+            (Note(job with { SilentNode = null, Reason = StandingReason(job) }, e.At, $"node {back.Node} answers again"), []),
 
         (_, RankEnded { Result.Outcome: RankOutcome.Succeeded } ended) => End(Report(job, ended.Result), Succeeded, e.At, null, Describe(ended.Result)),
-        (Stopping, RankEnded ended) => End(Report(job, ended.Result), Cancelled, e.At, "cancelled", Describe(ended.Result)),
-        (Stopping, RankLost lost) => End(job, Cancelled, e.At, "cancelled", lost.Message),
+        (Stopping, RankEnded ended) => Stopped(Report(job, ended.Result), e.At, Describe(ended.Result)),
+        (Stopping, RankLost lost) => Stopped(job, e.At, lost.Message),
         (_, RankEnded { Result.Outcome: RankOutcome.Failed } ended) => Fail(Report(job, ended.Result), e.At,
-            ended.Result.FailureClass ?? FailureClass.Unknown, ended.Result.Message ?? "the rank failed without a message"),
-        (_, RankEnded ended) => Fail(Report(job, ended.Result), e.At, FailureClass.Infrastructure, ended.Result.Message ?? "the rank was interrupted"),
-        (_, RankLost lost) => Fail(job, e.At, lost.Class, lost.Message),
+            ended.Result.FailureClass ?? FailureClass.Unknown, ended.Result.Message ?? "the rank failed without a message", []),
+        (_, RankEnded ended) => Fail(Report(job, ended.Result), e.At, FailureClass.Infrastructure, ended.Result.Message ?? "the rank was interrupted", []),
+        (_, RankLost lost) => Fail(job, e.At, lost.Class, lost.Message, lost.Nodes.IsDefault ? [] : lost.Nodes),
 
         (Paused or Queued or Retrying, CancelAsked) => End(job, Cancelled, e.At, "cancelled", job.Attempt == 0 ? "cancelled before an attempt ran" : "cancelled between two attempts"),
-        (Starting or Running, CancelAsked) => (Note(job with { Status = Stopping, StopAskedAt = e.At, Reason = "stopping after a last checkpoint" }, e.At,
-            "asked to stop"), []),
+        (Starting or Running, CancelAsked) => AskToStop(job, e.At, StopIntent.Cancel, "asked to stop"),
+        (Stopping, CancelAsked) when job.StopIntent is not StopIntent.Cancel => (Note(job with { StopIntent = StopIntent.Cancel }, e.At, "cancelled"), []),
+        (Queued or Retrying, PauseAsked) => (Note(job with { Status = Paused, Reason = "paused", RetryAt = null }, e.At, "paused"), [new Vacate()]),
+        (Starting or Running, PauseAsked) => AskToStop(job, e.At, StopIntent.Pause, "asked to pause"),
+        (Starting or Running, NodeDraining draining) => AskToStop(job, e.At, StopIntent.Requeue, $"node {draining.Node} is drained: asked to stop, to go on elsewhere"),
 
         (Paused or Failed or Cancelled, ResumeAsked) => (Note(job with
         {
             Status = Queued,
             Reason = null,
             Failures = new FailureCounts(),
+            Avoid = [],
             EndedAt = null,
             StopAskedAt = null,
         }, e.At, "resumed"), []),
 
+        (not (Succeeded or Failed or Cancelled), PriorityAsked asked) when asked.Priority != job.Priority =>
+            (Note(job with { PrioritySet = asked.Priority }, e.At, $"priority {asked.Priority}"), []),
+
         _ => (job, []),
     };
 
-    private static (JobRecord, ImmutableArray<JobEffect>) Start(JobRecord job, DateTimeOffset now)
+    private static (JobRecord, ImmutableArray<JobEffect>) Start(JobRecord job, RoomGranted room)
     {
         int attempt = job.Attempt + 1;
         JobRecord next = job with
         {
             Status = Starting,
             Attempt = attempt,
-            Process = null,
+            Nodes = room.Nodes,
             Progress = null,
-            RetryAt = null,
-            StartedAt = job.StartedAt ?? now,
+            HungAt = null,
+            SilentNode = null,
+            StartedAt = job.StartedAt ?? room.At,
             Reason = "starting",
         };
-        return (Note(next, now, $"attempt {attempt} starts"), [new StartRank(attempt)]);
+        return (Note(next, room.At, $"attempt {attempt} starts on {Where(room.Nodes)}"), [new StartRanks(attempt)]);
     }
+
+    private static string Where(ImmutableArray<string> nodes) =>
+        string.Join(", ", nodes.GroupBy(node => node).Select(group => group.Count() == 1 ? group.Key : $"{group.Key} ({group.Count()} ranks)"));
+
+    private static (JobRecord, ImmutableArray<JobEffect>) AskToStop(JobRecord job, DateTimeOffset now, StopIntent intent, string text) =>
+        (Note(job with { Status = Stopping, StopIntent = intent, StopAskedAt = now, Reason = "stopping after a last checkpoint" }, now, text), []);
+
+    private static (JobRecord, ImmutableArray<JobEffect>) Stopped(JobRecord job, DateTimeOffset now, string detail) => job.StopIntent switch
+    {
+        StopIntent.Pause => (Note(job with { Status = Paused, Reason = "paused", StopAskedAt = null }, now, $"paused: {detail}"),
+            [new KillRanks(job.Attempt), new Vacate()]),
+        StopIntent.Requeue => (Note(job with { Status = Queued, Reason = null, StopAskedAt = null }, now, $"stopped to go on elsewhere: {detail}"),
+            [new KillRanks(job.Attempt), new Vacate()]),
+        _ => End(job, Cancelled, now, "cancelled", detail),
+    };
+
+    private static string? StandingReason(JobRecord job) => job.Status is Stopping ? "stopping after a last checkpoint" : null;
 
     private static JobRecord Report(JobRecord job, RankReport report) => job with
     {
@@ -85,7 +116,7 @@ public static class JobLifecycle
     /// <summary>The result knows the last step better than the last report does.</summary>
     private static JobRecord Report(JobRecord job, RankResult result) => job with
     {
-        Progress = (job.Progress ?? new RankReport { Attempt = job.Attempt, Pid = job.Process?.Pid ?? 0 }) with
+        Progress = (job.Progress ?? new RankReport { Attempt = job.Attempt, Pid = 0 }) with
         {
             Step = Math.Max(result.Step, job.Progress?.Step ?? 0),
             Loss = result.Loss ?? job.Progress?.Loss,
@@ -93,18 +124,18 @@ public static class JobLifecycle
         LastCheckpointStep = result.LastCheckpointStep ?? job.LastCheckpointStep,
     };
 
-    private static (JobRecord, ImmutableArray<JobEffect>) Fail(JobRecord job, DateTimeOffset now, FailureClass kind, string message)
+    private static (JobRecord, ImmutableArray<JobEffect>) Fail(
+        JobRecord job, DateTimeOffset now, FailureClass kind, string message, ImmutableArray<string> suspects)
     {
-        FailureCounts before = job.LastCheckpointStep > job.Failures.CheckpointStep
-            ? new FailureCounts { CheckpointStep = job.LastCheckpointStep.Value }
-            : job.Failures;
+        bool further = job.LastCheckpointStep > job.Failures.CheckpointStep;
+        FailureCounts before = further ? new FailureCounts { CheckpointStep = job.LastCheckpointStep!.Value } : job.Failures;
         FailureCounts counts = kind switch
         {
             FailureClass.Infrastructure => before with { Infrastructure = before.Infrastructure + 1 },
             FailureClass.Unknown => before with { Unknown = before.Unknown + 1 },
             _ => before,
         };
-        job = job with { Failures = counts };
+        job = job with { Failures = counts, Avoid = [.. (further ? [] : job.Avoid).Union(suspects)] };
         if (kind is FailureClass.User)
         {
             return End(job, Failed, now, message, message);
@@ -116,14 +147,14 @@ public static class JobLifecycle
         }
         var pause = TimeSpan.FromSeconds(Math.Min(MaxPauseSeconds, Math.Pow(2, counts.Infrastructure + counts.Unknown - 1)));
         string next = $"attempt {job.Attempt} ended: {message}; attempt {job.Attempt + 1} starts in {pause.TotalSeconds:0} s";
-        return (Note(job with { Status = Retrying, RetryAt = now + pause, Reason = next, Process = null }, now, next), [new KillRanks(job.Attempt)]);
+        return (Note(job with { Status = Retrying, RetryAt = now + pause, Reason = next }, now, next), [new KillRanks(job.Attempt), new Vacate()]);
     }
 
     private static (JobRecord, ImmutableArray<JobEffect>) End(JobRecord job, JobStatus status, DateTimeOffset now, string? reason, string detail)
     {
-        JobRecord next = job with { Status = status, Reason = reason, EndedAt = now, RetryAt = null, Process = null };
+        JobRecord next = job with { Status = status, Reason = reason, EndedAt = now, RetryAt = null };
         string text = detail.StartsWith(Spelling.Of(status), StringComparison.Ordinal) ? detail : $"{Spelling.Of(status)}: {detail}";
-        return (Note(next, now, text), [new KillRanks(job.Attempt), new Retire()]);
+        return (Note(next, now, text), [new KillRanks(job.Attempt), new Vacate(), new Retire()]);
     }
 
     private static string Describe(RankResult result)

@@ -10,7 +10,9 @@ internal sealed partial class WakeUp(IGrainFactory grains, ILogger<WakeUp> log) 
 {
     public async Task StartAsync(CancellationToken cancellationToken)
     {
-        JobIndexEntry[] active = [.. (await grains.GetGrain<IJobIndexGrain>("all").List()).Where(entry => entry.Active)];
+        System.Collections.Immutable.ImmutableArray<JobIndexEntry>[] shards =
+            await Task.WhenAll(JobIndexShards.All.Select(shard => grains.GetGrain<IJobIndexGrain>(shard).List()));
+        JobIndexEntry[] active = [.. shards.SelectMany(shard => shard).Where(entry => entry.Active).OrderBy(entry => entry.SubmittedAt)];
         foreach (JobIndexEntry entry in active)
         {
             await grains.GetGrain<IJobGrain>(entry.Id.Value).Wake();

@@ -26,7 +26,8 @@ internal static class CommandLine
             return await command.InvokeAsync(new InvocationConfiguration
             {
                 EnableDefaultExceptionHandler = false,
-                ProcessTerminationTimeout = TimeSpan.FromSeconds(10),
+                // A worker that is told to end first hands its ranks back, which may take minutes.
+                ProcessTerminationTimeout = command.CommandResult.Command.Name == "worker" ? null : TimeSpan.FromSeconds(10),
             });
         }
         catch (ConfigException error)

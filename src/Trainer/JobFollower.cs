@@ -6,11 +6,10 @@ namespace Trainer.Cli;
 /// Shows a job until it ends: its history and the lines of its rank, which tell its progress. Outlives a killed coordinator by starting
 /// another one; Ctrl-C leaves the job alone.
 /// </summary>
-internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter output)
+internal sealed class JobFollower(CoordinatorLocator locator, JobId id, TextWriter output)
 {
     private static readonly TimeSpan s_often = TimeSpan.FromMilliseconds(300);
 
-    private readonly JobFiles _files = local.Home.Job(id);
     private int _seen;
     private int _attempt;
     private string? _reason;
@@ -19,7 +18,7 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
     /// <summary>The job as it ended.</summary>
     public async Task<JobView> FollowAsync(CancellationToken cancellationToken)
     {
-        CoordinatorClient client = await local.ConnectAsync(cancellationToken);
+        CoordinatorClient client = await locator.ConnectAsync(cancellationToken);
         try
         {
             while (true)
@@ -32,10 +31,11 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
                 catch (CoordinatorException error) when (error.Status is null)
                 {
                     client.Dispose();
-                    client = await local.ConnectAsync(cancellationToken);
+                    await Task.Delay(s_often, cancellationToken);
+                    client = await locator.ConnectAsync(cancellationToken);
                     continue;
                 }
-                Show(job);
+                await ShowAsync(client, job, cancellationToken);
                 if (job.Status.IsTerminal())
                 {
                     return job;
@@ -49,28 +49,29 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
         }
     }
 
-    private void Show(JobView job)
+    private async Task ShowAsync(CoordinatorClient client, JobView job, CancellationToken cancellationToken)
     {
         bool ended = job.Status.IsTerminal();
-        ShowLines(_attempt != job.Attempt || ended);
+        await ShowLinesAsync(client, _attempt != job.Attempt || ended, cancellationToken);
         if (_attempt != job.Attempt)
         {
             _attempt = job.Attempt;
-            AttemptFiles files = _files.Attempt(job.Attempt);
-            _tails = [new LogTail(files.Stdout), new LogTail(files.Stderr)];
+            var rank = new RankName(id, job.Attempt, 0);
+            JobFiles? files = locator.FilesOf(job);
+            _tails = [new LogTail(rank, LogStream.Stdout, files), new LogTail(rank, LogStream.Stderr, files)];
         }
         if (!ended)
         {
             ShowHistory(job);
         }
-        ShowLines(ended);
+        await ShowLinesAsync(client, ended, cancellationToken);
         ShowHistory(job);
         if (job.Status is JobStatus.Queued && job.Reason is not null && job.Reason != _reason)
         {
-            output.WriteLine($"{job.Id}: {job.Reason}");
+            await output.WriteLineAsync($"{job.Id}: {job.Reason}");
         }
         _reason = job.Reason;
-        output.Flush();
+        await output.FlushAsync(cancellationToken);
     }
 
     private void ShowHistory(JobView job)
@@ -82,11 +83,14 @@ internal sealed class JobFollower(LocalCoordinator local, JobId id, TextWriter o
         }
     }
 
-    private void ShowLines(bool atEnd)
+    private async Task ShowLinesAsync(CoordinatorClient client, bool atEnd, CancellationToken cancellationToken)
     {
-        foreach (string line in _tails.SelectMany(tail => tail.NewLines(atEnd)))
+        foreach (LogTail tail in _tails)
         {
-            output.WriteLine(line);
+            foreach (string line in await tail.NewLinesAsync(client, atEnd, cancellationToken))
+            {
+                await output.WriteLineAsync(line);
+            }
         }
     }
 }

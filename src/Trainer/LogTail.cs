@@ -1,32 +1,63 @@
 using System.Text;
+using Trainer.Contracts;
 
 namespace Trainer.Cli;
 
-/// <summary>Reads the lines that were added to a growing file; it need not exist yet.</summary>
-internal sealed class LogTail(string path)
+/// <summary>
+/// Reads the lines that were added to what a rank writes; it need not exist yet. On this machine the file is read, so that
+/// nothing is missed while no coordinator runs; elsewhere the coordinator is asked for what its agents have sent.
+/// </summary>
+internal sealed class LogTail
 {
+    private readonly RankName _rank;
+    private readonly LogStream _stream;
+    private readonly string? _path;
     private readonly StringBuilder _partial = new();
     private readonly Decoder _decoder = Encoding.UTF8.GetDecoder();
     private long _offset;
 
-    /// <param name="atEnd">Nothing more will come: a last line without its end counts too.</param>
-    public IEnumerable<string> NewLines(bool atEnd = false)
+    /// <param name="files">The job's folder on this machine; null when it is elsewhere.</param>
+    public LogTail(RankName rank, LogStream stream, JobFiles? files)
     {
-        foreach (char letter in NewText())
+        _rank = rank;
+        _stream = stream;
+        _path = files is null ? null : stream switch
         {
-            if (letter == '\n')
+            LogStream.Stdout => files.Attempt(rank.Attempt).StdoutOf(rank.Rank),
+            LogStream.Stderr => files.Attempt(rank.Attempt).StderrOf(rank.Rank),
+            LogStream.Stacks => files.Attempt(rank.Attempt).StacksOf(rank.Rank),
+            LogStream.Metrics => files.Metrics,
+            _ => files.Samples,
+        };
+    }
+
+    /// <param name="client">Asked when the job's files are elsewhere.</param>
+    /// <param name="atEnd">Nothing more will come: a last line without its end counts too.</param>
+    public async Task<IReadOnlyList<string>> NewLinesAsync(CoordinatorClient client, bool atEnd, CancellationToken cancellationToken)
+    {
+        var lines = new List<string>();
+        while (await ReadAsync(client, cancellationToken) is { Length: > 0 } bytes)
+        {
+            _offset += bytes.Length;
+            char[] letters = new char[bytes.Length + 1];
+            int count = _decoder.GetChars(bytes, letters, flush: false);
+            foreach (char letter in letters.AsSpan(0, count))
             {
-                yield return Take();
-            }
-            else
-            {
-                _partial.Append(letter);
+                if (letter == '\n')
+                {
+                    lines.Add(Take());
+                }
+                else
+                {
+                    _partial.Append(letter);
+                }
             }
         }
         if (atEnd && _partial.Length > 0)
         {
-            yield return Take();
+            lines.Add(Take());
         }
+        return lines;
     }
 
     private string Take()
@@ -36,25 +67,20 @@ internal sealed class LogTail(string path)
         return line;
     }
 
-    private IEnumerable<char> NewText()
+    private async Task<byte[]> ReadAsync(CoordinatorClient client, CancellationToken cancellationToken)
     {
-        if (!File.Exists(path))
+        if (_path is null)
         {
-            yield break;
+            return await client.ReadLogAsync(_rank, _stream, _offset, cancellationToken);
         }
-        using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        if (!File.Exists(_path))
+        {
+            return [];
+        }
+        await using var file = new FileStream(_path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         file.Position = _offset;
-        byte[] bytes = new byte[1 << 16];
-        char[] letters = new char[bytes.Length + 1];
-        int read;
-        while ((read = file.Read(bytes)) > 0)
-        {
-            _offset += read;
-            int count = _decoder.GetChars(bytes.AsSpan(0, read), letters, flush: false);
-            for (int i = 0; i < count; i++)
-            {
-                yield return letters[i];
-            }
-        }
+        byte[] bytes = new byte[Math.Clamp(file.Length - _offset, 0, LogLength.MaxPiece)];
+        int read = await file.ReadAtLeastAsync(bytes, bytes.Length, throwOnEndOfStream: false, cancellationToken);
+        return bytes[..read];
     }
 }

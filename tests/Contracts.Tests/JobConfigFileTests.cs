@@ -50,6 +50,7 @@ public sealed class JobConfigFileTests
           temperature: 0.7
         checkpoint: {every: 50, keep: 3, store: azblob://runs/demo, resume_from: ../old}
         output: {path: out, merge: true}
+        resources: {ranks: 4, pool: big-gpus}
         """;
 
     private const string Least = """
@@ -78,6 +79,7 @@ public sealed class JobConfigFileTests
         Assert.Equal("azblob://runs/demo", job.Checkpoint.Store);
         Assert.Equal("/old", job.Checkpoint.ResumeFrom);
         Assert.Equal("/jobs/out", job.Output.Path);
+        Assert.Equal((4, "big-gpus"), (job.Resources.Ranks, job.Resources.Pool));
     }
 
     /// <summary>Each case: the lines after a good name, model and data (or a whole file when it starts at column 1 with '|'), then every problem.</summary>
@@ -120,6 +122,12 @@ public sealed class JobConfigFileTests
         { "optimizer: {min_learning_rate: 0.1}", ["bad.yaml:7:32 optimizer.min_learning_rate: 0.1 is above learning_rate (1E-05); lower it"] },
         { "evaluation: {every: 5}", ["bad.yaml:7:21 evaluation.every: there is nothing to evaluate on; give data.eval or data.eval_fraction, or remove the key"] },
         { "checkpoint: {store: \"s3://x/y\"}", ["bad.yaml:7:21 checkpoint.store: \"s3://x/y\" is no store; give a directory, or azblob://CONTAINER/PREFIX (a container has 3 to 63 lower-case letters, digits and '-')"] },
+        { "resources: {ranks: 0}", ["bad.yaml:7:20 resources.ranks: 0 is out of range; give an integer from 1 to 4096"] },
+        { "resources: {ranks: 4097}", ["bad.yaml:7:20 resources.ranks: 4097 is out of range; give an integer from 1 to 4096"] },
+        { "resources: {ranks: 2}\ntraining: {gradient_accumulation: 1048576}", ["bad.yaml:7:20 resources.ranks: 2 ranks of 1048576 micro-batches make a step of more than 1048576; lower training.gradient_accumulation"] },
+        { "resources: {rank: 2}", ["bad.yaml:7:13 resources.rank: unknown key; did you mean ranks?"] },
+        { "resources: {pool: GPU pool}", ["bad.yaml:7:19 resources.pool: \"GPU pool\" is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit"] },
+        { "resources: {pool: \"\"}", ["bad.yaml:7:19 resources.pool: \"\" is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit"] },
         { "samples: {prompts: hello}", ["bad.yaml:7:20 samples.prompts: \"hello\" was given; expected a list, such as [a, b]"] },
         { "seed: &a 1", ["bad.yaml:7:7 seed: anchors and tags (& and !) are not supported; write the plain value"] },
         { "seed: !!str 1", ["bad.yaml:7:7 seed: anchors and tags (& and !) are not supported; write the plain value"] },

@@ -20,6 +20,7 @@ public sealed class JobConfigJsonTests
         Assert.Equal(0.95, job.Optimizer.Beta2);
         Assert.Empty(job.Samples.Prompts);
         Assert.Null(job.Lora);
+        Assert.Equal((1, "default"), (job.Resources.Ranks, job.Resources.Pool));
     }
 
     [Fact]

@@ -45,6 +45,27 @@ public sealed class WireTests
     }
 
     [Fact]
+    public void Each_rank_of_an_attempt_has_a_result_file_of_its_own()
+    {
+        AttemptFiles files = new JobFiles("/job").Attempt(2);
+
+        Assert.Equal("/job/attempt-2/result.json", files.ResultOf(0));
+        Assert.Equal(files.Result, files.ResultOf(0));
+        Assert.Equal("/job/attempt-2/result-3.json", files.ResultOf(3));
+    }
+
+    [Fact]
+    public void The_JSON_of_a_heartbeat_and_its_reply_has_these_keys_for_ever()
+    {
+        Assert.Equal("attempt pid phase step steps loss eval_loss tokens_per_second eta_seconds last_checkpoint_step message rank endpoint ticks activity",
+            Keys(JsonSerializer.Serialize(new RankReport { Attempt = 1, Pid = 2 }, ContractsJson.Default.RankReport)));
+        Assert.Equal("order rendezvous", Keys(JsonSerializer.Serialize(new RankReply { Order = RankOrder.Stop }, ContractsJson.Default.RankReply)));
+        Assert.Null(JsonSerializer.Deserialize("{\"order\": \"stop\"}", ContractsJson.Default.RankReply)!.Rendezvous);
+
+        static string Keys(string json) => string.Join(' ', JsonDocument.Parse(json).RootElement.EnumerateObject().Select(key => key.Name));
+    }
+
+    [Fact]
     public void The_JSON_of_a_job_has_these_keys_for_ever()
     {
         var job = new JobView { Id = new JobId("demo-abcd"), Name = "demo", Status = JobStatus.Running, Phase = RankPhase.Training, Directory = "/d", SubmittedAt = DateTimeOffset.UnixEpoch };

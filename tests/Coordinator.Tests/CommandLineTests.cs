@@ -66,7 +66,7 @@ public sealed class CommandLineTests : IAsyncLifetime
         Assert.Equal(2, (await error).Split("starting a coordinator").Length - 1);
         string[] lines = (await output).Split('\n');
         Assert.Single(lines, "rank of attempt 1");
-        Assert.Single(lines, $"{id}: attempt 1 starts");
+        Assert.Single(lines, $"{id}: attempt 1 starts on local");
         Assert.Single(lines, $"{id}: succeeded: at step 3");
     }
 

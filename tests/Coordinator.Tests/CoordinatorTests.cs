@@ -9,20 +9,25 @@ namespace Coordinator.Tests;
 public sealed class CoordinatorTests : IAsyncLifetime
 {
     private readonly TestHome _home = new();
-    private CoordinatorHost? _host;
-    private CoordinatorClient? _client;
+    private TestCoordinator? _host;
+    private CoordinatorClient? _client, _agent;
 
     private CoordinatorClient Client => _client!;
+
+    /// <summary>Whom ranks speak to.</summary>
+    private CoordinatorClient Agent => _agent!;
 
     public async Task InitializeAsync()
     {
         _host = await _home.StartAsync();
         _client = new CoordinatorClient(_home.Home.Socket);
+        _agent = new CoordinatorClient(_home.Home.AgentSocket);
     }
 
     public async Task DisposeAsync()
     {
         Client.Dispose();
+        Agent.Dispose();
         _home.Dispose();
         await _host!.DisposeAsync();
     }
@@ -38,7 +43,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
         job = await EndedAsync(job.Id);
 
         Assert.Equal((JobStatus.Succeeded, 1, 60), (job.Status, job.Attempt, job.Step));
-        Assert.Equal(["submitted", "attempt 1 starts", "succeeded: at step 60"], job.History.Select(entry => entry.Text));
+        Assert.Equal(["submitted", "attempt 1 starts on local", "succeeded: at step 60"], job.History.Select(entry => entry.Text));
         Assert.Equal("rank of attempt 1\n", await File.ReadAllTextAsync(_home.Home.Job(job.Id).Attempt(1).Stdout));
         Assert.Equal(JobConfigJson.Write(_home.Job()), JobConfigJson.Write(JobConfigJson.Load(_home.Home.Job(job.Id).Config)));
     }
@@ -63,7 +68,8 @@ public sealed class CoordinatorTests : IAsyncLifetime
 
         _home.Do(job.Id, 1, "crash");
         job = await RunningAsync(job.Id, 2);
-        Assert.Contains(job.History, entry => entry.Text.Contains("ended without a result; its last words: boom; attempt 2 starts in 1 s", StringComparison.Ordinal));
+        HistoryEntry lost = Assert.Single(job.History, entry => entry.Text.Contains("attempt 2 starts in 1 s", StringComparison.Ordinal));
+        Assert.Matches("^attempt 1 ended: process [0-9]+ ended without a result: .*SIGKILL.*boom", lost.Text);
         _home.Do(job.Id, 2, RankOutcome.Succeeded);
 
         Assert.Equal(JobStatus.Succeeded, (await EndedAsync(job.Id)).Status);
@@ -74,18 +80,18 @@ public sealed class CoordinatorTests : IAsyncLifetime
     {
         JobView job = await SubmitAsync();
         await RunningAsync(job.Id, 1);
-        Assert.Equal(RankOrder.Continue, await Client.HeartbeatAsync(job.Id, Report(1, 5)));
+        Assert.Equal(RankOrder.Continue, (await Agent.HeartbeatAsync(job.Id, Report(1, 5))).Order);
 
         Assert.Equal(JobStatus.Stopping, (await Client.CancelAsync("demo")).Status);
-        Assert.Equal(RankOrder.Stop, await Client.HeartbeatAsync(job.Id, Report(1, 6)));
+        await OrderedAsync(job.Id, Report(1, 6), RankOrder.Stop);
         _home.Do(job.Id, 1, RankOutcome.Cancelled, step: 6);
         Assert.Equal(JobStatus.Cancelled, (await EndedAsync(job.Id)).Status);
-        Assert.Equal(RankOrder.Fenced, await Client.HeartbeatAsync(job.Id, Report(1, 7)));
+        await OrderedAsync(job.Id, Report(1, 7), RankOrder.Fenced);
 
         await Client.ResumeAsync(job.Id.Value);
         await RunningAsync(job.Id, 2);
-        Assert.Equal(RankOrder.Fenced, await Client.HeartbeatAsync(job.Id, Report(1, 8)));
-        Assert.Equal(RankOrder.Continue, await Client.HeartbeatAsync(job.Id, Report(2, 7)));
+        Assert.Equal(RankOrder.Fenced, (await Agent.HeartbeatAsync(job.Id, Report(1, 8))).Order);
+        Assert.Equal(RankOrder.Continue, (await Agent.HeartbeatAsync(job.Id, Report(2, 7))).Order);
         _home.Do(job.Id, 2, RankOutcome.Succeeded, step: 9);
         job = await EndedAsync(job.Id);
 
@@ -99,10 +105,10 @@ public sealed class CoordinatorTests : IAsyncLifetime
         JobView first = await SubmitAsync("first");
         await RunningAsync(first.Id, 1);
         JobView low = await SubmitAsync("low");
-        await ReasonAsync(low.Id, $"waiting for job {first.Id} on this machine (position 1 of 1)");
+        await ReasonAsync(low.Id, $"waiting for 1 slot in pool default: 0 of 1 free, {first.Id} runs (position 1 of 1)");
         JobView high = await SubmitAsync("high", priority: 5);
-        await ReasonAsync(high.Id, $"waiting for job {first.Id} on this machine (position 1 of 2)");
-        await ReasonAsync(low.Id, $"waiting for job {first.Id} on this machine (position 2 of 2)");
+        await ReasonAsync(high.Id, $"waiting for 1 slot in pool default: 0 of 1 free, {first.Id} runs (position 1 of 2)");
+        await ReasonAsync(low.Id, $"waiting for 1 slot in pool default: 0 of 1 free, {first.Id} runs (position 2 of 2)");
 
         _home.Do(first.Id, 1, RankOutcome.Succeeded);
         await RunningAsync(high.Id, 1);
@@ -151,11 +157,11 @@ public sealed class CoordinatorTests : IAsyncLifetime
         JobView waiting = await SubmitAsync("waiting");
 
         await _host!.DisposeAsync();
-        await Assert.ThrowsAsync<CoordinatorException>(() => Client.HeartbeatAsync(job.Id, Report(1, 1)));
+        await Assert.ThrowsAsync<CoordinatorException>(() => Agent.HeartbeatAsync(job.Id, Report(1, 1)));
         _host = await _home.StartAsync();
 
-        Assert.Equal(RankOrder.Continue, await Client.HeartbeatAsync(job.Id, Report(1, 5)));
-        await ReasonAsync(waiting.Id, $"waiting for job {job.Id} on this machine (position 1 of 1)");
+        Assert.Equal(RankOrder.Continue, (await Agent.HeartbeatAsync(job.Id, Report(1, 5))).Order);
+        await ReasonAsync(waiting.Id, $"waiting for 1 slot in pool default: 0 of 1 free, {job.Id} runs (position 1 of 1)");
         Assert.Equal([pid], _home.Pids(job.Id, 1));
         _home.Do(job.Id, 1, RankOutcome.Succeeded);
         Assert.Equal((JobStatus.Succeeded, 1), ((await EndedAsync(job.Id)).Status, (await Client.GetAsync(job.Id.Value)).Attempt));
@@ -189,7 +195,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
         job = await TestHome.UntilAsync(Client, job.Id, view => view.Attempt == 2);
 
         Assert.Empty(_home.Pids(job.Id, 1));
-        Assert.Contains(job.History, entry => entry.Text.Contains("gave no sign of life", StringComparison.Ordinal));
+        Assert.Contains(job.History, entry => entry.Text.Contains("gives no sign of life", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -203,10 +209,10 @@ public sealed class CoordinatorTests : IAsyncLifetime
 
         Assert.StartsWith("HTTP/1.1 400", await RawAsync("POST /v1/jobs", "{\"config\": "), StringComparison.Ordinal);
         Assert.StartsWith("HTTP/1.1 400", await RawAsync("POST /v1/jobs", "{\"sead\": 1}"), StringComparison.Ordinal);
-        Assert.StartsWith("HTTP/1.1 404", await RawAsync("POST /v1/jobs/..%2F..%2Fetc/heartbeat", "{\"attempt\": 1, \"pid\": 1}"), StringComparison.Ordinal);
+        Assert.StartsWith("HTTP/1.1 404", await RawAsync("POST /v1/jobs/..%2F..%2Fetc/cancel", ""), StringComparison.Ordinal);
         Assert.StartsWith("HTTP/1.1 413", await RawAsync("POST /v1/jobs", new string(' ', 3 << 20)), StringComparison.Ordinal);
         Assert.Equal(HttpStatusCode.NotFound, (await Assert.ThrowsAsync<CoordinatorException>(() => Client.GetAsync("nope"))).Status);
-        Assert.Equal(RankOrder.Fenced, await Client.HeartbeatAsync(new JobId("nope-abcd"), Report(1, 1)));
+        Assert.Equal(RankOrder.Fenced, (await Agent.HeartbeatAsync(new JobId("nope-abcd"), Report(1, 1))).Order);
         Assert.Empty((await Client.ListAsync()).Jobs);
     }
 
@@ -225,7 +231,7 @@ public sealed class CoordinatorTests : IAsyncLifetime
         JobView job = await SubmitAsync();
         await RunningAsync(job.Id, 1);
 
-        Assert.DoesNotContain(typeof(CoordinatorHost).Assembly.GetReferencedAssemblies(), assembly => assembly.Name is "TorchSharp" or "Trainer.Worker");
+        Assert.DoesNotContain(typeof(Trainer.Coordinator.CoordinatorHost).Assembly.GetReferencedAssemblies(), assembly => assembly.Name is "TorchSharp" or "Trainer.Worker");
         Assert.DoesNotContain("libtorch", await File.ReadAllTextAsync("/proc/self/maps"), StringComparison.Ordinal);
     }
 
@@ -243,6 +249,16 @@ public sealed class CoordinatorTests : IAsyncLifetime
         await Client.CancelAsync(job.Value);
         _home.Do(job, 1, RankOutcome.Cancelled);
         return await EndedAsync(job);
+    }
+
+    /// <summary>Orders reach the agent with its next report.</summary>
+    private async Task OrderedAsync(JobId job, RankReport report, RankOrder order)
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(5));
+        while ((await Agent.HeartbeatAsync(job, report, limit.Token)).Order != order)
+        {
+            await Task.Delay(20, limit.Token);
+        }
     }
 
     private async Task UntilGoneAsync(JobId job, int attempt)

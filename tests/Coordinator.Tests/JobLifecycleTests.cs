@@ -44,7 +44,7 @@ public sealed class JobLifecycleTests
                 }
                 foreach (JobEffect effect in effects)
                 {
-                    if (effect is StartRank start)
+                    if (effect is StartRanks start)
                     {
                         Assert.Equal(job.Attempt + 1, start.Attempt);
                         Assert.Equal(JobStatus.Starting, next.Status);
@@ -74,7 +74,7 @@ public sealed class JobLifecycleTests
         {
             job = Apply(job, Failed(job, kind));
             Assert.Equal(JobStatus.Retrying, job.Status);
-            job = Apply(job, new RetryDue(job.RetryAt!.Value));
+            job = Apply(Apply(job, new RetryDue(job.RetryAt!.Value)), Granted());
             Assert.Equal(i + 2, job.Attempt);
         }
 
@@ -93,7 +93,7 @@ public sealed class JobLifecycleTests
         {
             job = Apply(job, new RankLost(s_start, job.Attempt, FailureClass.Infrastructure, "killed"));
             pauses.Add(job.RetryAt is { } due ? (due - s_start).TotalSeconds : 0);
-            job = Apply(job, new RetryDue(s_start));
+            job = Apply(Apply(job, new RetryDue(s_start)), Granted());
         }
 
         Assert.Equal([1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 0], pauses);
@@ -107,7 +107,7 @@ public sealed class JobLifecycleTests
         {
             job = Apply(job, new RankReported(s_start, new RankReport { Attempt = job.Attempt, Pid = 1, LastCheckpointStep = i + 1 }));
             job = Apply(job, new RankLost(s_start, job.Attempt, FailureClass.Infrastructure, "killed"));
-            job = Apply(job, new RetryDue(s_start));
+            job = Apply(Apply(job, new RetryDue(s_start)), Granted());
         }
 
         Assert.Equal(JobStatus.Starting, job.Status);
@@ -124,7 +124,7 @@ public sealed class JobLifecycleTests
         Assert.Equal(JobStatus.Cancelled, job.Status);
         Assert.Equal(7, job.Progress!.Step);
 
-        job = Apply(Apply(job, new ResumeAsked(s_start)), new MachineGranted(s_start));
+        job = Apply(Apply(job, new ResumeAsked(s_start)), Granted());
         Assert.Equal((JobStatus.Starting, 2), (job.Status, job.Attempt));
         Assert.Null(job.EndedAt);
     }
@@ -139,6 +139,34 @@ public sealed class JobLifecycleTests
     }
 
     [Fact]
+    public void Pausing_keeps_the_job_and_draining_queues_it_again()
+    {
+        var stopped = new RankResult { Outcome = RankOutcome.Cancelled, Step = 7 };
+        JobRecord paused = Apply(Apply(Started(), new PauseAsked(s_start)), new RankEnded(s_start, 1, stopped));
+        JobRecord drained = Apply(Apply(Started(), new NodeDraining(s_start, 1, "node")), new RankEnded(s_start, 1, stopped));
+
+        Assert.Equal((JobStatus.Paused, "paused"), (paused.Status, paused.Reason));
+        Assert.Equal((JobStatus.Starting, 2), (Apply(Apply(paused, new ResumeAsked(s_start)), Granted()).Status, Apply(Apply(paused, new ResumeAsked(s_start)), Granted()).Attempt));
+        Assert.Equal(JobStatus.Queued, drained.Status);
+        Assert.Equal(new FailureCounts(), drained.Failures);
+        Assert.Equal(JobStatus.Cancelled, Apply(Apply(Apply(Started(), new NodeDraining(s_start, 1, "node")), new CancelAsked(s_start)), new RankEnded(s_start, 1, stopped)).Status);
+    }
+
+    [Fact]
+    public void A_silent_node_is_told_once_and_its_answer_too()
+    {
+        JobRecord job = Started();
+        for (int i = 0; i < 3; i++)
+        {
+            job = Apply(job, new NodeFellSilent(s_start, 1, "node"));
+        }
+        job = Apply(job, new NodeAnswered(s_start, 1, "node"));
+
+        Assert.Equal(["submitted", "attempt 1 starts on node", "node node does not answer; waiting for it", "node node answers again"], job.History.Select(entry => entry.Text));
+        Assert.True(job.Status.HasAttempt());
+    }
+
+    [Fact]
     public void Persisted_enums_are_frozen()
     {
         Assert.Equal("Paused=0 Queued=1 Starting=2 Running=3 Retrying=4 Stopping=5 Succeeded=10 Failed=11 Cancelled=12", Members<JobStatus>());
@@ -146,11 +174,15 @@ public sealed class JobLifecycleTests
         Assert.Equal("Continue=0 Stop=1 Fenced=2", Members<RankOrder>());
         Assert.Equal("Succeeded=0 Failed=1 Cancelled=2 Interrupted=3", Members<RankOutcome>());
         Assert.Equal("User=0 Infrastructure=1 Unknown=2", Members<FailureClass>());
+        Assert.Equal("Cancel=0 Pause=1 Requeue=2", Members<StopIntent>());
+        Assert.Equal("Cpu=0 Cuda=1", Members<SlotKind>());
 
         static string Members<T>() where T : struct, Enum => string.Join(' ', Enum.GetValues<T>().Select(value => $"{value}={value:D}"));
     }
 
-    private static JobRecord Started() => Apply(JobLifecycle.Create(s_spec, s_start), new MachineGranted(s_start));
+    private static JobRecord Started() => Apply(JobLifecycle.Create(s_spec, s_start), Granted());
+
+    private static RoomGranted Granted() => new(s_start, ["node"]);
 
     private static JobRecord Apply(JobRecord job, JobEvent happened) => JobLifecycle.Apply(job, happened).Job;
 
@@ -160,17 +192,23 @@ public sealed class JobLifecycleTests
     private static JobEvent Any(Random random, JobRecord job, DateTimeOffset at)
     {
         int attempt = Math.Max(0, job.Attempt - random.Next(0, 4) / 3);
-        return random.Next(9) switch
+        return random.Next(15) switch
         {
-            0 => new MachineGranted(at),
-            1 => new MachineBusy(at, "busy"),
+            0 => new RoomGranted(at, ["a", "b"]),
+            1 => new RoomMissing(at, "busy"),
             2 => new RetryDue(at),
             3 => new CancelAsked(at),
             4 => new ResumeAsked(at),
-            5 => new RankStarted(at, attempt, new ProcessIdentity { Pid = random.Next(), StartTime = 1 }),
+            5 => new RanksStarted(at, attempt),
             6 => new RankReported(at, new RankReport { Attempt = attempt, Pid = 1, Step = random.Next(100), LastCheckpointStep = random.Next(100) }),
             7 => new RankEnded(at, attempt, new RankResult { Outcome = (RankOutcome)random.Next(4), FailureClass = (FailureClass)random.Next(3) }),
-            _ => new RankLost(at, attempt, (FailureClass)random.Next(3), "lost"),
+            8 => new PauseAsked(at),
+            9 => new PriorityAsked(at, random.Next(-3, 3)),
+            10 => new HangFound(at, attempt, "hangs"),
+            11 => new NodeFellSilent(at, attempt, random.Next(2) == 0 ? "a" : "b"),
+            12 => new NodeAnswered(at, attempt, random.Next(2) == 0 ? "a" : "b"),
+            13 => new NodeDraining(at, attempt, "a"),
+            _ => new RankLost(at, attempt, (FailureClass)random.Next(3), "lost", random.Next(2) == 0 ? ["b"] : default),
         };
     }
 }

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Trainer.Contracts;
 using Trainer.EndToEnd.Tests;
 using Trainer.Coordinator;
+using Trainer.Worker.Agent;
 
 namespace Coordinator.Tests;
 
@@ -40,12 +41,21 @@ public sealed class TestHome : IDisposable
     public JobConfig Job(string name = "demo", int priority = 0) =>
         JobConfigFile.Load(JobFile, [$"name={name}", $"priority={priority.ToString(CultureInfo.InvariantCulture)}"]);
 
-    public Task<CoordinatorHost> StartAsync(TimeSpan? silence = null) => CoordinatorHost.StartAsync(Home, new CoordinatorOptions
+    /// <summary>A coordinator with an agent for this machine, as "trainer serve" runs them.</summary>
+    public async Task<TestCoordinator> StartAsync(TimeSpan? silence = null)
     {
-        RankCommand = [Rank],
-        Poll = TimeSpan.FromMilliseconds(30),
-        Silence = silence ?? TimeSpan.FromSeconds(60),
-    });
+        CoordinatorHost host = await CoordinatorHost.StartAsync(Home, new CoordinatorOptions
+        {
+            Poll = TimeSpan.FromMilliseconds(30),
+            QueuedPoll = TimeSpan.FromMilliseconds(200),
+            Silence = silence ?? TimeSpan.FromSeconds(60),
+        });
+        var agent = new AgentOptions
+        {
+            Home = Home, Coordinator = Home.Socket, Node = "local", RankCommand = [Rank], Period = TimeSpan.FromMilliseconds(100),
+        };
+        return new TestCoordinator(host, await Agent.StartAsync(agent));
+    }
 
     public void Do(JobId job, int attempt, RankOutcome outcome, FailureClass? kind = null, string? message = null, int step = 3)
     {
@@ -119,5 +129,14 @@ public sealed class TestHome : IDisposable
         {
             return "";
         }
+    }
+}
+
+public sealed class TestCoordinator(CoordinatorHost host, Agent agent) : IAsyncDisposable
+{
+    public async ValueTask DisposeAsync()
+    {
+        await agent.DisposeAsync();
+        await host.DisposeAsync();
     }
 }

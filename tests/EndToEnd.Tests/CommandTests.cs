@@ -59,7 +59,7 @@ public sealed class CommandTests
         LinuxProcesses.Signal(follower.Pid, LinuxProcesses.Interrupt);
         JobView second = await place.SubmitAsync("--name", "second", "--set", "training.steps=5");
         JobView waiting = await WaitingAsync(place, second.Id);
-        Assert.StartsWith("waiting for job tiny-", waiting.Reason, StringComparison.Ordinal);
+        Assert.StartsWith("waiting for 1 slot in pool default", waiting.Reason, StringComparison.Ordinal);
 
         // Only ranks load libtorch: a coordinator lives for weeks.
         int rank = Assert.Single(Workplace.Ranks(files));

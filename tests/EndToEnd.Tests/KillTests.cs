@@ -97,7 +97,7 @@ public sealed class KillTests(ITestOutputHelper output, Azurite azurite) : IClas
         for (int attempt = 1; attempt <= job.Attempt; attempt++)
         {
             Assert.True(File.Exists(files.Attempt(attempt).Stdout));
-            Assert.Contains(job.History, entry => entry.Text == $"attempt {attempt} starts");
+            Assert.Contains(job.History, entry => entry.Text == $"attempt {attempt} starts on local");
         }
         await place.DoAsync("stop");
         Assert.Empty(place.Processes().Select(LinuxProcesses.CommandLine));

@@ -7,7 +7,7 @@ namespace Trainer.EndToEnd.Tests;
 /// <summary>Finds processes by a variable in their environment, and sends them signals.</summary>
 internal static partial class LinuxProcesses
 {
-    public const int Interrupt = 2, Kill = 9;
+    public const int Interrupt = 2, Kill = 9, Terminate = 15, Continue = 18, Stop = 19;
 
     /// <summary>Pids of the living, zombies left out.</summary>
     public static int[] WithVariable(string name, string value)

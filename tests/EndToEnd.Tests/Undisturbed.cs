@@ -13,7 +13,7 @@ internal sealed class Undisturbed
     public static readonly string[] Accumulated = ["--set", "training.gradient_accumulation=2", "--set", "data.max_length=96"];
 
     /// <summary>Steps of <see cref="Long"/>: time enough for an order to reach the rank.</summary>
-    public const int LongSteps = 80;
+    public const int LongSteps = 120;
     public static readonly string[] Long = ["--set", $"training.steps={LongSteps}"];
 
     private static readonly ConcurrentDictionary<string[], Lazy<Task<Undisturbed>>> s_runs = [];

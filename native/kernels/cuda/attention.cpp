@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "launch.h"
 
+#include <cstdlib>
 #include <limits>
 
 namespace trainer::cuda {
@@ -36,7 +37,27 @@ void require_matrix(const tn_tensor& t, int64_t tokens, int64_t heads, const Dev
 }
 
 bool runs_hopper_kernels(const Device& device, const tn_attention_shape& s) {
+    const char* forced = std::getenv("TRAINER_KERNELS_ISA");
+    if (forced && std::string(forced) == "portable") return false;
     return device.major == 9 && device.minor == 0 && (s.head_dim == 64 || s.head_dim == 128);
+}
+
+void backward_in_order(const tn_attention_backward_args& args, bool hopper, cudaStream_t stream) {
+    float* delta = static_cast<float*>(args.scratch);
+    const RowFloats row_floats{delta, 1, args.shape.q_tokens, 1};
+    attention_delta(args, row_floats, nullptr, stream);
+    if (hopper) hopper_attention_backward(args, row_floats, stream);
+    else portable_attention_backward(args, delta, stream);
+}
+
+// dq itself is written last: until then its rows hold delta, so that scratch is one float32 dq and nothing more.
+void backward_in_any_order(const tn_attention_backward_args& args, cudaStream_t stream) {
+    float* dq_NTH = static_cast<float*>(args.scratch);
+    const RowFloats delta{static_cast<float*>(args.dq_TNH.data), args.dq_TNH.token_stride / 2, args.dq_TNH.head_stride / 2,
+                          args.shape.head_dim / 2};
+    attention_delta(args, delta, dq_NTH, stream);
+    hopper_attention_backward_any_order(args, delta, dq_NTH, stream);
+    attention_round_dq(args, dq_NTH, stream);
 }
 
 }  // namespace
@@ -79,15 +100,15 @@ void attention_backward(const tn_attention_backward_args& args, void* stream) {
     if (s.q_tokens > 0) {
         require_on_device(args.lse_NT, device, "lse_NT");
         require_on_device(args.scratch, device, "scratch");
+        require(reinterpret_cast<uintptr_t>(args.scratch) % 16 == 0, "scratch", "must be aligned to 16 bytes on CUDA");
     }
-    float* delta = static_cast<float*>(args.scratch);
-    attention_delta(args, delta, static_cast<cudaStream_t>(stream));
-    (runs_hopper_kernels(device, s) ? hopper_attention_backward : portable_attention_backward)(args, delta,
-            static_cast<cudaStream_t>(stream));
+    const bool hopper = runs_hopper_kernels(device, s);
+    if (hopper && !args.deterministic) backward_in_any_order(args, static_cast<cudaStream_t>(stream));
+    else backward_in_order(args, hopper, static_cast<cudaStream_t>(stream));
 }
 
-int64_t attention_backward_scratch_bytes(const tn_attention_shape& s) {
-    return s.q_tokens * s.q_heads * static_cast<int64_t>(sizeof(float));
+int64_t attention_backward_scratch_bytes(const tn_attention_shape& s, bool deterministic) {
+    return s.q_tokens * s.q_heads * (deterministic ? 1 : s.head_dim) * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace trainer::cuda

@@ -4,15 +4,23 @@
 
 namespace trainer::cuda {
 
-// delta[N, q_tokens] = sum over the head dimension of out * dout; scratch of every backward kernel.
-void attention_delta(const tn_attention_backward_args& args, float* delta, cudaStream_t stream);
+// Writes delta, what the softmax's gradient subtracts in every row: the sum over the head dimension of out * dout. Also
+// clears dq_NTH, float32 [q_heads, q_tokens, head_dim], unless it is null.
+void attention_delta(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream);
 
-// Any chip from sm_80, head_dim a multiple of 8 up to 128.
+// Any chip from sm_80, head_dim a multiple of 8 up to 128. Backward is deterministic; delta is contiguous [q_heads, q_tokens].
 void portable_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream);
 void portable_attention_backward(const tn_attention_backward_args& args, const float* delta, cudaStream_t stream);
 
-// sm_90a, head_dim 64 or 128.
+// sm_90a, head_dim 64 or 128. Backward likewise.
 void hopper_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream);
-void hopper_attention_backward(const tn_attention_backward_args& args, const float* delta, cudaStream_t stream);
+void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream);
+
+// The same, faster, but dq is added up in any order, in dq_NTH, which was cleared.
+void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
+                                         cudaStream_t stream);
+
+// dq = scale * dq_NTH, rounded to its type.
+void attention_round_dq(const tn_attention_backward_args& args, const float* dq_NTH, cudaStream_t stream);
 
 }  // namespace trainer::cuda

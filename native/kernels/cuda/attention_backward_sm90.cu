@@ -2,11 +2,10 @@
 // sum dk and dv, one whose thread blocks own queries and sum dq. Both compute the scores; nothing leaves a warpgroup but
 // results, so the two consumers of a block never wait for each other and one's products run under the other's softmax.
 #include "attention.h"
+#include "backward_sm90.cuh"
 #include "device.h"
-#include "hopper.cuh"
 #include "launch.h"
 #include "query_work.cuh"
-#include "softmax.cuh"
 #include "tensor_map.h"
 
 #include <type_traits>
@@ -15,33 +14,9 @@ namespace trainer::cuda {
 
 namespace {
 
-struct Parameters {
-    CUtensorMap q, k, v, dout;
-    Attention attention;
-    Matrix dq, dk, dv;
-    const float *lse, *delta;
-    Order order;
-    Tiles tiles;
-};
-
-constexpr int stages = 2, consumers = 2, threads = 128 * (consumers + 1);
-// Together what the block was launched with: 168 registers a thread.
-constexpr int producer_registers = 40, consumer_registers = 232;
-
-// All pages of `rows` rows of a tile whose pages are `tile_rows` rows apart.
-template <int Dim>
-__device__ void copy_pages(uint32_t to, int tile_rows, const CUtensorMap& map, uint32_t barrier, int head, int token) {
-    for (int page = 0; page < pages(Dim); ++page) copy_box(to + page * tile_rows * 128, map, barrier, 64 * page, head, token);
-}
-
-// Zeros in rows [valid_rows, Rows) of a tile: what the copy engine brought from the next sequence must not meet a zero
-// probability as a NaN. All consumers do it together; publish_shared and a barrier follow.
-template <int Rows, int Dim>
-__device__ void clear_rows(uint32_t tile, int valid_rows) {
-    for (int page = 0; page < pages(Dim); ++page)
-        for (int i = valid_rows * 32 + static_cast<int>(threadIdx.x) - 128; i < Rows * 32; i += 128 * consumers)
-            store_shared(tile + page * Rows * 128 + i * 4, 0);
-}
+using Parameters = BackwardParameters;
+constexpr int stages = backward_stages, consumers = backward_consumers, threads = backward_threads;
+constexpr int producer_registers = backward_producer_registers, consumer_registers = backward_consumer_registers;
 
 // ---- dk and dv ----
 
@@ -53,93 +28,6 @@ struct KeySizes {
     static constexpr int delta = lse + stages * row_bytes, barriers = delta + stages * row_bytes;
     static constexpr int bytes = barriers + 128, aligned_bytes = bytes + 1024;
 };
-
-struct KeyBarriers {
-    uint32_t first;
-
-    __device__ uint32_t keys_full() const { return first; }
-    __device__ uint32_t q_full(int stage) const { return first + 8 + 8 * stage; }
-    __device__ uint32_t dout_full(int stage) const { return first + 8 + 8 * (stages + stage); }
-    __device__ uint32_t rows_full(int stage) const { return first + 8 + 8 * (2 * stages + stage); }
-    __device__ uint32_t empty(int stage) const { return first + 8 + 8 * (3 * stages + stage); }
-};
-
-// A block of keys, and the visits that it needs: every block of queries that sees it, of every query head of the group.
-struct KeyWork {
-    Sequence sequence;
-    int kv_head, first_key, group, begin_block, blocks;
-
-    template <int Keys, int TileRows>
-    static __device__ KeyWork at(const Parameters& p, int index) {
-        const Attention& a = p.attention;
-        const HeadTile place = find_head_tile(p.tiles, p.order, a.kv_heads, index);
-        const Tile tile = find_tile(p.tiles, Axis::keys, place.tile);
-        KeyWork w;
-        w.sequence = tile.sequence;
-        w.kv_head = place.head;
-        w.group = a.q_heads / a.kv_heads;
-        w.first_key = (tile.levels - 1 - tile.level) * Keys;  // under a causal mask the first keys have the most work
-        const Visible seeing = seeing_queries(a, tile.sequence, w.first_key, min(w.first_key + Keys, tile.sequence.k_length) - 1);
-        w.begin_block = seeing.from / TileRows;
-        w.blocks = seeing.from < seeing.end ? (seeing.end + TileRows - 1) / TileRows - w.begin_block : 0;
-        return w;
-    }
-
-    __device__ int visits() const { return group * blocks; }
-    __device__ int head(int visit) const { return kv_head * group + visit / blocks; }
-    __device__ int block(int visit) const { return begin_block + visit % blocks; }
-};
-
-template <int Dim>
-__device__ void feed_queries(const Parameters& p, const KeyWork& w, uint32_t base) {
-    using Size = KeySizes<Dim>;
-    const KeyBarriers barriers{base + Size::barriers};
-    Turn<stages> turn;
-    const int visits = w.visits();
-    if (visits == 0) return;
-    arrive_expecting(barriers.keys_full(), 2 * Size::k_bytes);
-    copy_pages<Dim>(base + Size::k, Size::keys, p.k, barriers.keys_full(), w.kv_head, w.sequence.k_begin + w.first_key);
-    copy_pages<Dim>(base + Size::v, Size::keys, p.v, barriers.keys_full(), w.kv_head, w.sequence.k_begin + w.first_key);
-    for (int visit = 0; visit < visits; ++visit) {
-        const int head = w.head(visit), token = w.sequence.q_begin + w.block(visit) * Size::rows;
-        wait(barriers.empty(turn.stage), turn.parity ^ 1);
-        arrive_expecting(barriers.q_full(turn.stage), Size::q_bytes);
-        copy_pages<Dim>(base + Size::q + turn.stage * Size::q_bytes, Size::rows, p.q, barriers.q_full(turn.stage), head, token);
-        arrive_expecting(barriers.dout_full(turn.stage), Size::q_bytes);
-        copy_pages<Dim>(base + Size::dout + turn.stage * Size::q_bytes, Size::rows, p.dout, barriers.dout_full(turn.stage), head, token);
-        turn.advance();
-    }
-}
-
-// One warp brings -lse * log2(e) and delta of the rows: -infinity and 0 beyond the sequence, so that probabilities are 0 there.
-template <int Dim>
-__device__ void feed_rows(const Parameters& p, const KeyWork& w, uint32_t base) {
-    using Size = KeySizes<Dim>;
-    const KeyBarriers barriers{base + Size::barriers};
-    Turn<stages> turn;
-    const int lane = threadIdx.x % 32, visits = w.visits();
-    for (int visit = 0; visit < visits; ++visit) {
-        const int first_row = w.block(visit) * Size::rows;
-        const int64_t at = w.head(visit) * p.attention.q_tokens + w.sequence.q_begin + first_row;
-        float lse[Size::rows / 32], delta[Size::rows / 32];
-#pragma unroll
-        for (int i = 0; i < Size::rows / 32; ++i) {
-            const int row = 32 * i + lane;
-            const bool valid = first_row + row < w.sequence.q_length;
-            lse[i] = valid ? minus_lse_log2(p.lse[at + row]) : -INFINITY;
-            delta[i] = valid ? p.delta[at + row] : 0;
-        }
-        wait(barriers.empty(turn.stage), turn.parity ^ 1);
-#pragma unroll
-        for (int i = 0; i < Size::rows / 32; ++i) {
-            const uint32_t offset = turn.stage * Size::row_bytes + (32 * i + lane) * 4;
-            store_shared(base + Size::lse + offset, __float_as_uint(lse[i]));
-            store_shared(base + Size::delta + offset, __float_as_uint(delta[i]));
-        }
-        arrive(barriers.rows_full(turn.stage));
-        turn.advance();
-    }
-}
 
 // One warpgroup: 64 keys. Scores are held transposed, keys by queries, so that they are operand A of both products.
 template <class T, int Dim>
@@ -158,9 +46,9 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
     float scores[rows / 8][4], dp[rows / 8][4];
     Turn<stages> turn;
     // Waits for a stage's queries, clears what belongs to another sequence, and starts their scores.
-    const auto open_visit = [&](int visit) {
+    const auto open_visit = [&](int first_row) {
         wait(barriers.q_full(turn.stage), turn.parity);
-        const int valid_rows = s.q_length - w.block(visit) * rows;
+        const int valid_rows = s.q_length - first_row;
         if (valid_rows < rows && s.q_begin + s.q_length < a.q_tokens) {
             wait(barriers.dout_full(turn.stage), turn.parity);
             clear_rows<rows, Dim>(base + Size::q + turn.stage * Size::q_bytes, valid_rows);
@@ -173,17 +61,16 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
 
     if (visits > 0) wait(barriers.keys_full(), 0);
     for (int visit = 0; visit < visits; ++visit) {
-        const int stage = turn.stage, first_row = w.block(visit) * rows;
+        const int stage = turn.stage, block = w.visit(visit).block, first_row = block * rows;
         const uint32_t q_tile = base + Size::q + stage * Size::q_bytes, dout_tile = base + Size::dout + stage * Size::q_bytes;
-        open_visit(visit);
+        open_visit(first_row);
         wait(barriers.dout_full(stage), turn.parity);
         start_product<T, Dim, Size::keys, rows>(dp, v_part, describe(dout_tile));
         wait(barriers.rows_full(stage), turn.parity);
         wait_products<1>();
         pin(scores);
 
-        const Visible first = visible_keys(a, s, first_row), last = visible_keys(a, s, first_row + rows - 1);
-        if (w.first_key < last.from || w.first_key + Size::keys > first.end) {
+        if (block < w.all_see_begin || block >= w.all_see_end) {
             const int key = w.first_key + key_row + lane / 4;
             mask_scores(scores, {seeing_queries(a, s, key, key), seeing_queries(a, s, key + 8, key + 8)}, first_row, lane);
         }
@@ -212,6 +99,7 @@ __device__ void sum_keys(const Parameters& p, const KeyWork& w, uint32_t base) {
         wait_products<0>();
         pin(dv);
         pin(dk);
+        if (lane == 0) arrive(barriers.rows_empty(stage));
         if (threadIdx.x % 128 == 0) arrive(barriers.empty(stage));
         turn.advance();
     }
@@ -233,22 +121,13 @@ __global__ void __launch_bounds__(threads, 1) backward_keys_sm90(const __grid_co
     extern __shared__ unsigned char shared[];
     const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
     const KeyBarriers barriers{base + Size::barriers};
-    if (threadIdx.x == 0) {
-        init_barrier(barriers.keys_full(), 1);
-        for (int stage = 0; stage < stages; ++stage) {
-            init_barrier(barriers.q_full(stage), 1);
-            init_barrier(barriers.dout_full(stage), 1);
-            init_barrier(barriers.rows_full(stage), 32);
-            init_barrier(barriers.empty(stage), consumers);
-        }
-        publish_barriers();
-    }
+    if (threadIdx.x == 0) barriers.init();
     __syncthreads();
     const KeyWork w = KeyWork::at<Size::keys, Size::rows>(p, blockIdx.x);
     if (threadIdx.x < 128) {
         shrink_registers<producer_registers>();
-        if (threadIdx.x == 0) feed_queries<Dim>(p, w, base);
-        if (threadIdx.x / 32 == 1) feed_rows<Dim>(p, w, base);
+        if (threadIdx.x == 0) feed_queries<Size, Dim>(p, w, base);
+        if (threadIdx.x / 32 == 1) feed_rows<Size>(p, w, base);
     } else {
         grow_registers<consumer_registers>();
         sum_keys<T, Dim>(p, w, base);
@@ -316,7 +195,7 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
         const int at = w.first_row + row + 8 * half + lane / 4;
         const int64_t index = w.head * a.q_tokens + s.q_begin + at;
         minus_lse[half] = at < s.q_length ? minus_lse_log2(p.lse[index]) : -INFINITY;
-        delta[half] = at < s.q_length ? p.delta[index] : 0;
+        delta[half] = at < s.q_length ? p.delta.at(s.q_begin + at, w.head) : 0;
     }
 
     float dq[Dim / 8][4] = {};
@@ -409,7 +288,7 @@ __global__ void __launch_bounds__(threads, 1) backward_queries_sm90(const __grid
 }
 
 template <class T, int Dim>
-void start(const tn_attention_backward_args& args, const float* delta, cudaStream_t stream) {
+void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
     const tn_attention_shape& s = args.shape;
     const int multiprocessors = current_device().multiprocessors, group = s.q_heads / s.kv_heads;
     const auto maps = [&](int rows, int keys) {
@@ -438,14 +317,14 @@ void start(const tn_attention_backward_args& args, const float* delta, cudaStrea
 }
 
 template <class T>
-void start(const tn_attention_backward_args& args, const float* delta, cudaStream_t stream) {
+void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
     if (args.shape.head_dim == 64) start<T, 64>(args, delta, stream);
     else start<T, 128>(args, delta, stream);
 }
 
 }  // namespace
 
-void hopper_attention_backward(const tn_attention_backward_args& args, const float* delta, cudaStream_t stream) {
+void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
     if (args.shape.dtype == TN_BFLOAT16) start<Bf16>(args, delta, stream);
     else start<Fp16>(args, delta, stream);
 }

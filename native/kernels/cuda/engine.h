@@ -8,6 +8,6 @@ namespace trainer::cuda {
 void require_attention_shape(const tn_attention_shape& shape);
 void attention_forward(const tn_attention_forward_args& args, void* stream);
 void attention_backward(const tn_attention_backward_args& args, void* stream);
-int64_t attention_backward_scratch_bytes(const tn_attention_shape& shape);
+int64_t attention_backward_scratch_bytes(const tn_attention_shape& shape, bool deterministic);
 
 }  // namespace trainer::cuda

@@ -50,6 +50,25 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, uint32_t ba
                  : "memory");
 }
 
+// Adds what lies in shared memory as copy_box would have brought it to global memory, in the background.
+__device__ inline void add_box(const CUtensorMap& map, uint32_t from, int column, int head, int token) {
+    asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(from),
+                 "r"(column), "r"(head), "r"(token)
+                 : "memory");
+}
+
+__device__ inline void close_bulk_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// Until the bulk groups of this thread have read shared memory, or have been written to global memory.
+__device__ inline void wait_bulk_reads() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ inline void wait_bulk_writes() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+// Four 8x8 matrices, laid out as load_matrices reads them; lane l gives the address of row l%8 of matrix l/8.
+__device__ inline void store_matrices(uint32_t address, const uint32_t (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+}
+
 __device__ inline void prefetch(const CUtensorMap& map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
 
 // Ordinary writes of this thread to shared memory become visible to wgmma and the copy engine; a barrier must follow.
@@ -104,6 +123,16 @@ __device__ inline void start_product(float (&d)[Blocks][4], uint64_t a, uint64_t
         const uint64_t along = step % 4 * 32, page = step / 4 * 128;
         wgmma(T{}, d, a + ((page * RowsA + along) >> 4), b + ((page * RowsB + along) >> 4));
     }
+    close_products();
+}
+
+// d = a * b over Rows rows of both tiles, columns of a being m; in flight until wait_products.
+template <class T, int Rows, int Blocks>
+__device__ inline void start_product_over_rows(float (&d)[Blocks][4], uint64_t a, uint64_t b) {
+    begin_products();
+    wgmma_over_rows_first(T{}, d, a, b);
+#pragma unroll
+    for (int step = 1; step < Rows / 16; ++step) wgmma_over_rows(T{}, d, a + ((step * 16 * 128) >> 4), b + ((step * 16 * 128) >> 4));
     close_products();
 }
 

@@ -84,6 +84,18 @@ struct Matrix {
 
 inline Matrix matrix(const tn_tensor& t) { return {static_cast<uint16_t*>(t.data), t.token_stride, t.head_stride}; }
 
+// A float of every query token and head. Those of `together` tokens, a power of 2, lie side by side, where the first one is.
+struct RowFloats {
+    float* data;
+    int64_t token_stride, head_stride;
+    int32_t together;
+
+    __host__ __device__ float& at(int64_t token, int64_t head) const {
+        const int32_t beside = static_cast<int32_t>(token) & (together - 1);
+        return data[(token - beside) * token_stride + beside + head * head_stride];
+    }
+};
+
 // What does not change from launch to launch of one call.
 struct Attention {
     int64_t q_tokens, k_tokens;

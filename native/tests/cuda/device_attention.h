@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 
 using namespace trainer::cuda;
 
@@ -92,7 +93,9 @@ private:
     void* device_ = nullptr;
 };
 
-enum class Kernels { chosen, portable };
+// What the library chooses where asked for determinism or for any order, and the portable kernels whatever it chooses.
+enum class Kernels { deterministic, any_order, portable };
+constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::any_order, Kernels::portable};
 
 struct Case {
     int32_t q_heads, kv_heads, head_dim;
@@ -104,9 +107,12 @@ struct Case {
     tn_dtype dtype = TN_BFLOAT16;
 };
 
+struct Reference;
+
 class DeviceAttention {
 public:
     explicit DeviceAttention(const Case& c, uint64_t seed = 1);
+    ~DeviceAttention();
 
     tn_attention_shape shape{};
     Elements q, k, v, dout, out, dq, dk, dv;
@@ -122,13 +128,14 @@ public:
         download();
     }
     void download();
-    std::vector<uint16_t> bits() const;
+    std::vector<uint16_t> bits(bool with_dq = true) const;
 
-    // Runs and holds every result against the definition in the header.
+    // Runs and holds every result against the definition in the header, in float64: each element within what the roundings on
+    // its way may add up to, and each tensor within twice the error of attention by matrix products in the same type.
     void check(Kernels kernels);
 
     tn_attention_forward_args forward_args() const;
-    tn_attention_backward_args backward_args() const;
+    tn_attention_backward_args backward_args(bool deterministic = true) const;
     int64_t q_stride() const { return q_stride_; }
     int64_t k_stride() const { return k_stride_; }
     const std::vector<int32_t>& q_boundaries() const { return cu_q_; }
@@ -137,4 +144,5 @@ private:
     Case c_;
     std::vector<int32_t> cu_q_, cu_k_;
     int64_t q_stride_, k_stride_;
+    std::unique_ptr<Reference> reference_;
 };

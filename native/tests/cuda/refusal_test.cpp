@@ -70,12 +70,20 @@ TEST("the device refuses pointers that are null, on the host or not aligned, and
     backward_refused("dk_TMH", [](auto& a) { a.dk_TMH.token_stride += 4; });
     backward_refused("dv_TMH", [](auto& a) { a.dv_TMH.data = nullptr; });
     backward_refused("scratch", [](auto& a) { a.scratch = host; });
+    backward_refused("scratch", [](auto& a) { a.scratch = static_cast<char*>(a.scratch) + 4; });
     backward_refused("scratch_bytes", [](auto& a) { a.scratch_bytes -= 4; });
 }
 
-TEST("scratch of attention on the device is one float a query row") {
+TEST("the device refuses a backward pass that is neither deterministic nor not, and one of any order on less scratch") {
+    backward_refused("deterministic", [](auto& a) { a.deterministic = 2; });
+    backward_refused("scratch_bytes", [](auto& a) { a.deterministic = 0; });
+}
+
+TEST("scratch of attention on the device is one float a query row, in any order one float32 dq and nothing more") {
     DeviceAttention a({4, 2, 64, {40, 24}, {40, 24}, true});
     int64_t bytes = 0;
-    ok(tn_attention_backward_scratch_bytes(&a.shape, &bytes));
+    ok(tn_attention_backward_scratch_bytes(&a.shape, 1, &bytes));
     expect(bytes == 4 * 4 * 64, "scratch is " + std::to_string(bytes));
+    ok(tn_attention_backward_scratch_bytes(&a.shape, 0, &bytes));
+    expect(bytes == 4 * 4 * 64 * 64, "scratch is " + std::to_string(bytes));
 }

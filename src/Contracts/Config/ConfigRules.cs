@@ -5,6 +5,9 @@ namespace Trainer.Contracts;
 /// <summary>Rules between keys. A rule is left out when one of its keys already has a problem.</summary>
 internal static partial class ConfigRules
 {
+    /// <summary>Of one step, over all ranks.</summary>
+    private const int MaxMicroBatches = 1 << 20;
+
     public static void Check(JobConfig job, ConfigBinder binder, List<string> problems)
     {
         Rule("name", job.Name is null || Name().IsMatch(job.Name),
@@ -43,6 +46,11 @@ internal static partial class ConfigRules
             "merge needs lora, because only adapters can be merged; add lora or remove merge", "lora");
         Rule("checkpoint.store", IsStore(job.Checkpoint.Store), StoreCure(job.Checkpoint.Store));
         Rule("checkpoint.resume_from", IsStore(job.Checkpoint.ResumeFrom), StoreCure(job.Checkpoint.ResumeFrom));
+        Rule("resources.ranks", (long)job.Resources.Ranks * job.Training.GradientAccumulation <= MaxMicroBatches,
+            $"{job.Resources.Ranks} ranks of {job.Training.GradientAccumulation} micro-batches make a step of more than {MaxMicroBatches}; lower training.gradient_accumulation",
+            "training.gradient_accumulation");
+        Rule("resources.pool", job.Resources.Pool is null || Name().IsMatch(job.Resources.Pool),
+            $"\"{job.Resources.Pool}\" is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit");
         Rule("output.path", job.Output.Path is null || job.Output.Path.Trim().Length > 0, "the text is empty; give a directory, or remove the key");
 
         void Rule(string key, bool holds, string problem, params ReadOnlySpan<string> others)

@@ -84,6 +84,24 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)] internal static partial int tt_node_saved(nint node, nint* results);
     [LibraryImport(Library)] internal static partial int tt_node_needs_input_grad(nint node, int input);
     [LibraryImport(Library)] internal static partial long tt_live_nodes();
+
+    [LibraryImport(Library)] internal static partial int tt_has_gloo();
+
+    [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int tt_store_serve(string host, long timeoutMs, out nint store, out int port);
+
+    [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int tt_store_connect(string host, int port, long timeoutMs, out nint store);
+
+    [LibraryImport(Library)] internal static partial void tt_store_free(nint store);
+
+    [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int tt_group_new(nint store, string host, int rank, int worldSize, long joinTimeoutMs, long timeoutMs, out nint group);
+
+    [LibraryImport(Library)] internal static partial int tt_group_all_reduce_sum(nint group, nint tensor);
+    [LibraryImport(Library)] internal static partial int tt_group_broadcast(nint group, nint tensor, int root);
+    [LibraryImport(Library)] internal static partial int tt_group_barrier(nint group);
+    [LibraryImport(Library)] internal static partial void tt_group_free(nint group);
 }
 
 /// <summary>tt_value.</summary>

@@ -12,7 +12,7 @@ internal static class Cancel
         var command = new Command("cancel", "Ends a job after a last checkpoint; \"trainer resume\" goes on from there.") { id, format };
         command.SetAction(async (options, cancellationToken) =>
         {
-            using CoordinatorClient client = await LocalCoordinator.FromEnvironment().ConnectAsync(cancellationToken);
+            using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
             Shared.Print(await client.CancelAsync(options.GetRequiredValue(id), cancellationToken), options.GetValue(format));
             return ExitCode.Succeeded;
         });

@@ -14,10 +14,10 @@ internal static class List
         var command = new Command("list", "Shows all jobs, the newest last.") { format };
         command.SetAction(async (options, cancellationToken) =>
         {
-            LocalCoordinator local = LocalCoordinator.FromEnvironment();
+            CoordinatorLocator local = CoordinatorLocator.FromEnvironment();
             var jobs = new JobList { Jobs = [] };
             // Without a database there are no jobs, and nothing is started to say so.
-            if (File.Exists(local.Home.Database))
+            if (local.IsRemote || File.Exists(local.Home.Database))
             {
                 using CoordinatorClient client = await local.ConnectAsync(cancellationToken);
                 jobs = await client.ListAsync(cancellationToken);

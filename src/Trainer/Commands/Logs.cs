@@ -12,12 +12,13 @@ internal static class Logs
         Argument<string> id = Shared.Job();
         var follow = new Option<bool>("--follow", "-f") { Description = "Waits for more until the job ends; exits with its outcome." };
         var attempt = new Option<int?>("--attempt") { Description = "Of this attempt. Default: the newest." };
+        var rank = new Option<int>("--rank") { Description = "Of this rank of several.", DefaultValueFactory = _ => 0 };
         var stderr = new Option<bool>("--stderr") { Description = "What the rank wrote to stderr instead of stdout." };
-        var command = new Command("logs", "Prints what the rank of a job wrote.") { id, follow, attempt, stderr };
+        var command = new Command("logs", "Prints what the rank of a job wrote.") { id, follow, attempt, rank, stderr };
         command.SetAction(async (options, cancellationToken) =>
         {
-            LocalCoordinator local = LocalCoordinator.FromEnvironment();
-            CoordinatorClient client = await local.ConnectAsync(cancellationToken);
+            CoordinatorLocator locator = CoordinatorLocator.FromEnvironment();
+            CoordinatorClient client = await locator.ConnectAsync(cancellationToken);
             try
             {
                 JobView job = await client.GetAsync(options.GetRequiredValue(id), cancellationToken);
@@ -33,11 +34,11 @@ internal static class Logs
                     bool last = !options.GetValue(follow) || job.Status.IsTerminal() || wanted < job.Attempt;
                     if (wanted != shown)
                     {
-                        Print(tail, atEnd: true);
-                        tail = new LogTail(PathOf(new JobFiles(job.Directory), wanted, options.GetValue(stderr)));
+                        await PrintAsync(tail, client, atEnd: true, cancellationToken);
+                        tail = new LogTail(new RankName(job.Id, wanted, options.GetValue(rank)), options.GetValue(stderr) ? LogStream.Stderr : LogStream.Stdout, locator.FilesOf(job));
                         shown = wanted;
                     }
-                    Print(tail, last);
+                    await PrintAsync(tail, client, last, cancellationToken);
                     if (last)
                     {
                         return options.GetValue(follow) ? ExitCode.Of(job.Status) : ExitCode.Succeeded;
@@ -50,7 +51,7 @@ internal static class Logs
                     catch (CoordinatorException error) when (error.Status is null)
                     {
                         client.Dispose();
-                        client = await local.ConnectAsync(cancellationToken);
+                        client = await locator.ConnectAsync(cancellationToken);
                     }
                 }
             }
@@ -62,15 +63,9 @@ internal static class Logs
         return command;
     }
 
-    private static string PathOf(JobFiles files, int attempt, bool stderr)
+    private static async Task PrintAsync(LogTail? tail, CoordinatorClient client, bool atEnd, CancellationToken cancellationToken)
     {
-        AttemptFiles own = files.Attempt(attempt);
-        return stderr ? own.Stderr : own.Stdout;
-    }
-
-    private static void Print(LogTail? tail, bool atEnd)
-    {
-        foreach (string line in tail?.NewLines(atEnd) ?? [])
+        foreach (string line in tail is null ? [] : await tail.NewLinesAsync(client, atEnd, cancellationToken))
         {
             Console.WriteLine(line);
         }

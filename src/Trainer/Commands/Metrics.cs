@@ -15,10 +15,11 @@ internal static class Metrics
         var command = new Command("metrics", "Prints the metrics of a job: a table, or JSON lines with -o json.") { id, tail, format };
         command.SetAction(async (options, cancellationToken) =>
         {
-            using CoordinatorClient client = await LocalCoordinator.FromEnvironment().ConnectAsync(cancellationToken);
+            CoordinatorLocator locator = CoordinatorLocator.FromEnvironment();
+            using CoordinatorClient client = await locator.ConnectAsync(cancellationToken);
             JobView job = await client.GetAsync(options.GetRequiredValue(id), cancellationToken);
-            string path = new JobFiles(job.Directory).Metrics;
-            string[] lines = File.Exists(path) ? [.. new LogTail(path).NewLines()] : [];
+            var written = new LogTail(new RankName(job.Id, job.Attempt, 0), LogStream.Metrics, locator.FilesOf(job));
+            string[] lines = [.. await written.NewLinesAsync(client, atEnd: false, cancellationToken)];
             int count = options.GetValue(tail);
             lines = count > 0 ? lines[^Math.Min(count, lines.Length)..] : lines;
             if (options.GetValue(format) == "json")

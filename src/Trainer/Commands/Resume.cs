@@ -12,7 +12,7 @@ internal static class Resume
         var command = new Command("resume", "Starts a paused job, or goes on with a failed or cancelled one from its newest checkpoint.") { id, format };
         command.SetAction(async (options, cancellationToken) =>
         {
-            using CoordinatorClient client = await LocalCoordinator.FromEnvironment().ConnectAsync(cancellationToken);
+            using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
             Shared.Print(await client.ResumeAsync(options.GetRequiredValue(id), cancellationToken), options.GetValue(format));
             return ExitCode.Succeeded;
         });

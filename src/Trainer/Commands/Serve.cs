@@ -1,6 +1,7 @@
 using System.CommandLine;
 using Trainer.Contracts;
 using Trainer.Coordinator;
+using Trainer.Worker.Agent;
 
 namespace Trainer.Cli.Commands;
 
@@ -8,14 +9,26 @@ internal static class Serve
 {
     public static Command Create()
     {
-        var command = new Command("serve", "Runs the coordinator in the foreground. Ranks outlive it and are found again.");
-        command.SetAction(async (_, cancellationToken) =>
+        var listen = new Option<string[]>("--listen") { Description = "Addresses besides the Unix socket, such as https://0.0.0.0:5443. May be repeated.", HelpName = "URL", DefaultValueFactory = _ => [] };
+        var tokens = new Option<string?>("--tokens") { Description = "Who may use them: a list that \"trainer token\" writes.", HelpName = "FILE" };
+        var certificate = new Option<string?>("--certificate") { Description = "PEM file for https.", HelpName = "FILE" };
+        var key = new Option<string?>("--key") { Description = "PEM file of its key.", HelpName = "FILE" };
+        var noWorker = new Option<bool>("--no-worker") { Description = "Runs no ranks on this machine itself." };
+        var command = new Command("serve", "Runs the coordinator in the foreground, with a worker for this machine. Ranks outlive it and are found again.")
+        {
+            listen, tokens, certificate, key, noWorker,
+        };
+        command.SetAction(async (options, cancellationToken) =>
         {
             TrainerHome home = TrainerHome.FromEnvironment();
+            CoordinatorEndpoints endpoints = CoordinatorEndpoints.Create(
+                options.GetValue(listen)!, options.GetValue(tokens), options.GetValue(certificate), options.GetValue(key));
             try
             {
-                await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, CoordinatorOptions.FromEnvironment(), cancellationToken);
-                Console.WriteLine($"the coordinator answers on {home.Socket}");
+                await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, CoordinatorOptions.FromEnvironment(), endpoints, cancellationToken);
+                await using IAsyncDisposable? agent = options.GetValue(noWorker) ? null
+                    : await Agent.StartAsync(AgentOptions.OfThisMachine(home, home.Socket, "local") with { Logs = host.Logs }, cancellationToken);
+                Console.WriteLine($"the coordinator answers on {string.Join(", ", endpoints.Addresses.Select(address => address.ToString()).Prepend(home.Socket))}");
                 await host.WaitForShutdownAsync(cancellationToken);
                 return ExitCode.Succeeded;
             }

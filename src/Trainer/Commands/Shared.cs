@@ -43,7 +43,7 @@ internal static partial class Shared
     /// <summary>The folder of a job, by id or unique name.</summary>
     public static async Task<JobFiles> FilesAsync(string job, CancellationToken cancellationToken)
     {
-        using CoordinatorClient client = await LocalCoordinator.FromEnvironment().ConnectAsync(cancellationToken);
+        using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
         return new JobFiles((await client.GetAsync(job, cancellationToken)).Directory);
     }
 

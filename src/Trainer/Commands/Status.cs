@@ -15,7 +15,7 @@ internal static class Status
         var command = new Command("status", "Shows what a job does, why, and what happened to it.") { id, format };
         command.SetAction(async (options, cancellationToken) =>
         {
-            using CoordinatorClient client = await LocalCoordinator.FromEnvironment().ConnectAsync(cancellationToken);
+            using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
             JobView job = await client.GetAsync(options.GetRequiredValue(id), cancellationToken);
             if (options.GetValue(format) == "json")
             {

@@ -1,7 +1,7 @@
 using System.CommandLine;
 using System.Diagnostics;
 using Trainer.Contracts;
-using Trainer.Coordinator;
+using Trainer.Worker.Agent;
 
 namespace Trainer.Cli.Commands;
 
@@ -15,7 +15,7 @@ internal static class Stop
         var command = new Command("stop", "Stops the coordinator. Running jobs go on and are looked after again by the next one.");
         command.SetAction(async (_, cancellationToken) =>
         {
-            LocalCoordinator local = LocalCoordinator.FromEnvironment();
+            CoordinatorLocator local = CoordinatorLocator.FromEnvironment();
             using CoordinatorClient? client = await local.FindAsync(cancellationToken);
             if (client is null)
             {
@@ -24,7 +24,7 @@ internal static class Stop
             }
             JobList jobs = await client.ListAsync(cancellationToken);
             CoordinatorInfo info = await client.StopAsync(cancellationToken);
-            ProcessIdentity? process = DetachedProcess.Find(info.Pid);
+            ProcessIdentity? process = local.IsRemote ? null : DetachedProcess.Find(info.Pid);
             long start = Stopwatch.GetTimestamp();
             while (process is not null && DetachedProcess.IsAlive(process))
             {

@@ -23,14 +23,15 @@ internal static class Submit
         };
         command.SetAction(async (options, cancellationToken) =>
         {
-            JobConfig job = Shared.Load(options.GetRequiredValue(file), Overrides(options), preflight);
+            CoordinatorLocator local = CoordinatorLocator.FromEnvironment();
+            // Paths of a cluster's job are its workers': only they can look.
+            JobConfig job = Shared.Load(options.GetRequiredValue(file), Overrides(options), local.IsRemote ? _ => [] : preflight);
             bool json = options.GetValue(format) == "json";
             if (options.GetValue(dryRun))
             {
                 Console.WriteLine(JobConfigJson.Write(job));
                 return ExitCode.Succeeded;
             }
-            LocalCoordinator local = LocalCoordinator.FromEnvironment();
             JobView submitted;
             using (CoordinatorClient client = await local.ConnectAsync(cancellationToken))
             {
@@ -70,7 +71,7 @@ internal static class Submit
         }
     }
 
-    private static async Task<int> FollowAsync(LocalCoordinator local, JobId id, bool json, CancellationToken cancellationToken)
+    private static async Task<int> FollowAsync(CoordinatorLocator local, JobId id, bool json, CancellationToken cancellationToken)
     {
         TextWriter output = json ? Console.Error : Console.Out;
         try
@@ -83,7 +84,7 @@ internal static class Submit
             }
             else if (job.Status is JobStatus.Succeeded)
             {
-                Console.WriteLine($"{job.Id}: files are in {job.Directory}");
+                Console.WriteLine(local.IsRemote ? $"{job.Id}: files are on node {job.Nodes.FirstOrDefault()}" : $"{job.Id}: files are in {job.Directory}");
             }
             return ExitCode.Of(job.Status);
         }

@@ -68,6 +68,9 @@ public sealed record CheckpointWriterOptions
     /// <summary>Called on the saving thread when the step's checkpoint is committed, by this attempt or by one before.</summary>
     public Action<CheckpointManifest>? Committed { get; init; }
 
+    /// <summary>Called on the saving thread whenever the store has taken some bytes.</summary>
+    public Action? Progress { get; init; }
+
     /// <summary>
     /// World sizes above 1: gives this rank's files at a step and returns those of all ranks, once all have written theirs.
     /// </summary>

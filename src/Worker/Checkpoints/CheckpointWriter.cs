@@ -137,7 +137,7 @@ public sealed class CheckpointWriter : IAsyncDisposable
         string path = CheckpointPath.File(snapshot.Step, _author.Attempt, CheckpointPath.Shard(_author.Rank));
         WrittenContent written = await _store.WriteAsync(path, async (stream, token) =>
         {
-            SafetensorsWriter writer = await SafetensorsWriter.StartAsync(stream, specs, metadata, token);
+            SafetensorsWriter writer = await SafetensorsWriter.StartAsync(stream, specs, metadata, token, _options.Progress);
             for (int i = 0; i < specs.Length; i++)
             {
                 if (i == specs.Length / 2)

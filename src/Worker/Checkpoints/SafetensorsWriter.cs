@@ -14,12 +14,14 @@ public sealed class SafetensorsWriter
     private const int Chunk = 4 << 20;
     private readonly Stream _stream;
     private readonly IReadOnlyList<TensorSpec> _tensors;
+    private readonly Action? _progress;
     private int _next;
 
-    private SafetensorsWriter(Stream stream, IReadOnlyList<TensorSpec> tensors)
+    private SafetensorsWriter(Stream stream, IReadOnlyList<TensorSpec> tensors, Action? progress)
     {
         _stream = stream;
         _tensors = tensors;
+        _progress = progress;
     }
 
     /// <summary>Writes the header.</summary>
@@ -27,11 +29,13 @@ public sealed class SafetensorsWriter
     /// <param name="tensors">Unique names.</param>
     /// <param name="metadata">E.g. format = pt, which transformers asks for.</param>
     /// <param name="cancellationToken">Ends the write.</param>
+    /// <param name="progress">Called whenever the stream has taken some bytes.</param>
     public static async Task<SafetensorsWriter> StartAsync(
-        Stream stream, IReadOnlyList<TensorSpec> tensors, IReadOnlyDictionary<string, string>? metadata, CancellationToken cancellationToken)
+        Stream stream, IReadOnlyList<TensorSpec> tensors, IReadOnlyDictionary<string, string>? metadata, CancellationToken cancellationToken,
+        Action? progress = null)
     {
         await stream.WriteAsync(Header(tensors, metadata), cancellationToken);
-        return new SafetensorsWriter(stream, tensors);
+        return new SafetensorsWriter(stream, tensors, progress);
     }
 
     /// <summary>Bytes of the file that these specs give.</summary>
@@ -52,6 +56,7 @@ public sealed class SafetensorsWriter
         for (long done = 0; done < data.Length; done += Chunk)
         {
             await _stream.WriteAsync(data.AsMemory(done, (int)Math.Min(Chunk, data.Length - done)), cancellationToken);
+            _progress?.Invoke();
         }
     }
 

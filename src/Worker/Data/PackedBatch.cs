@@ -26,8 +26,9 @@ public sealed record PackedBatch
     public required int TrainedTokens { get; init; }
 }
 
-/// <summary>The micro-batches of one optimizer step over all ranks, the same for any number of ranks.</summary>
-/// <param name="Batches">As many as gradient_accumulation; empty ones only where documents are fewer.</param>
+/// <summary>One optimizer step, planned over all ranks; the plan is the same for any number of ranks.</summary>
+/// <param name="Batches">The micro-batches of one rank; empty ones only where documents are fewer.</param>
 /// <param name="NextCursor">The global sample index at which the next step begins.</param>
-/// <param name="TrainedTokens">Of all batches: what the step's loss is divided by.</param>
-public sealed record StepBatches(IReadOnlyList<PackedBatch> Batches, long NextCursor, long TrainedTokens);
+/// <param name="Tokens">Of all ranks' batches.</param>
+/// <param name="TrainedTokens">Of all ranks' batches: what the step's loss is divided by.</param>
+public sealed record StepBatches(IReadOnlyList<PackedBatch> Batches, long NextCursor, long Tokens, long TrainedTokens);

@@ -36,20 +36,25 @@ public sealed class Packer
         _batchDocuments = batchDocuments ?? int.MaxValue;
     }
 
-    /// <summary>The step that begins at a global sample index.</summary>
-    public StepBatches Next(long cursor)
+    /// <summary>The step that begins at a global sample index: the share of a rank, which has every worldSize-th micro-batch.</summary>
+    public StepBatches Next(long cursor, int rank = 0, int worldSize = 1)
     {
         (List<int>[] plan, long next) = Plan(cursor);
-        PackedBatch[] batches = [.. plan.Select(documents => Pack(_data, documents))];
-        return new StepBatches(batches, next, batches.Sum(batch => (long)batch.TrainedTokens));
+        return new StepBatches(
+            [.. plan.Where((_, batch) => batch % worldSize == rank).Select(documents => Pack(_data, documents))],
+            next,
+            plan.Sum(documents => documents.Sum(document => (long)_data.Length(document))),
+            plan.Sum(documents => documents.Sum(document => (long)Labels(_data[document]))));
     }
 
-    /// <summary>Optimizer steps after which each document was seen this many times (the last step may begin a further epoch).</summary>
-    public int StepsFor(double epochs)
+    /// <summary>
+    /// Optimizer steps from a cursor on, after which each document was seen this many times (the last step may begin a further epoch).
+    /// </summary>
+    public int StepsFor(double epochs, long cursor = 0)
     {
         long samples = (long)Math.Ceiling(epochs * _order.Documents);
         int steps = 0;
-        for (long cursor = 0; cursor < samples; steps++)
+        for (; cursor < samples; steps++)
         {
             cursor = Plan(cursor).Next;
         }
@@ -108,6 +113,18 @@ public sealed class Packer
                 most.RemoveAt(most.Count - 1);
             }
         }
+    }
+
+    /// <summary>Trained tokens but the first: nothing predicts that.</summary>
+    private static int Labels(ReadOnlySpan<PreparedToken> document)
+    {
+        int labels = 0;
+        for (int i = 1; i < document.Length; i++)
+        {
+            labels += document[i].Trained ? 1 : 0;
+        }
+
+        return labels;
     }
 
     /// <summary>One batch of exactly these documents.</summary>

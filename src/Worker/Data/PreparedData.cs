@@ -13,6 +13,9 @@ public sealed class PreparedData : IDisposable
     /// <summary>Part of every fingerprint: raise it when the same input would give other tokens.</summary>
     private const int FormatVersion = 1;
 
+    /// <summary>EWOULDBLOCK of flock.</summary>
+    private const int Locked = 11;
+
     private PreparedData(PreparedDataset train, PreparedDataset? eval)
     {
         Train = train;
@@ -34,6 +37,7 @@ public sealed class PreparedData : IDisposable
     public static PreparedData Prepare(DataConfig data, int seed, Tokenizer tokenizer, ChatTemplate template, string cacheDirectory)
     {
         Directory.CreateDirectory(cacheDirectory);
+        using FileStream turn = TakeTurn(Path.Combine(cacheDirectory, ".lock"));
         var documents = new DocumentTokenizer(tokenizer, template);
         HeldOutSplit split = Split(data, seed);
         string fingerprint = Fingerprint(data, data.Train, split, tokenizer, template.Kind);
@@ -125,6 +129,25 @@ public sealed class PreparedData : IDisposable
 
     private static PreparedDataset Open(string path, string fingerprint) => PreparedDataset.TryOpen(path, fingerprint)
         ?? throw new IOException($"{path}: was written but cannot be read back; check the disk.");
+
+    /// <summary>
+    /// Lets one process at a time build, so that those that share a folder build once: the next finds the files. The lock
+    /// dies with its process; where locks don't work, the work is only done twice.
+    /// </summary>
+    private static FileStream TakeTurn(string path)
+    {
+        while (true)
+        {
+            try
+            {
+                return new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, 1, FileOptions.DeleteOnClose);
+            }
+            catch (IOException e) when (e.HResult == Locked)
+            {
+                Thread.Sleep(50);
+            }
+        }
+    }
 
     private static HeldOutSplit Split(DataConfig data, int seed) => new(seed, data.Eval.Count > 0 ? 0 : data.EvalFraction);
 

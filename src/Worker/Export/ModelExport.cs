@@ -20,11 +20,14 @@ public sealed class ModelExport
     private readonly QwenModel _model;
     private readonly string? _tokenizerDirectory;
     private readonly ScalarType _dtype;
+    private readonly Action? _progress;
 
     /// <param name="tokenizerDirectory">Its tokenizer files are copied along.</param>
     /// <param name="dtype">Of the written weights; adapters are always float32.</param>
-    public ModelExport(QwenModel model, string? tokenizerDirectory, ScalarType dtype)
+    /// <param name="progress">Called whenever some bytes were written.</param>
+    public ModelExport(QwenModel model, string? tokenizerDirectory, ScalarType dtype, Action? progress = null)
     {
+        _progress = progress;
         _model = model;
         _tokenizerDirectory = tokenizerDirectory;
         _dtype = dtype;
@@ -116,12 +119,12 @@ public sealed class ModelExport
         return new TensorSpec(tensor.Name, TensorTypes.ToSafetensors(dtype), shape);
     }
 
-    private static async Task WriteFileAsync(
+    private async Task WriteFileAsync(
         string path, IReadOnlyList<NamedTensor> tensors, Func<NamedTensor, Tensor> value, ScalarType dtype, CancellationToken cancellationToken)
     {
         await using FileStream stream = new(path, FileMode.CreateNew, FileAccess.Write);
         SafetensorsWriter writer = await SafetensorsWriter.StartAsync(
-            stream, [.. tensors.Select(tensor => Specification(tensor, dtype))], Metadata, cancellationToken);
+            stream, [.. tensors.Select(tensor => Specification(tensor, dtype))], Metadata, cancellationToken, _progress);
         foreach (NamedTensor tensor in tensors)
         {
             using NativeBuffer bytes = HostMemory.Copy(() => value(tensor).to(dtype));

@@ -24,6 +24,9 @@ public static partial class Ops
 
 internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<FlashAttentionFunction>
 {
+    /// <summary>The same bits in every run; only the CUDA engine knows another way.</summary>
+    private const int Deterministic = 1;
+
     public override string Name => "FlashAttention";
 
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
@@ -73,10 +76,11 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
         fixed (int* boundaries = problem.Boundaries)
         {
             tn_attention_shape shape = problem.Shape(saved[0], saved[1], boundaries);
-            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward_scratch_bytes(shape, out long bytes));
+            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward_scratch_bytes(shape, Deterministic, out long bytes));
             Tensor scratch = empty(bytes, uint8, dq_TNH.device);
             var args = new tn_attention_backward_args
             {
+                deterministic = Deterministic,
                 shape = shape,
                 q_TNH = saved[0].View(),
                 k_TMH = saved[1].View(),

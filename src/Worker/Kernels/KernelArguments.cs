@@ -46,6 +46,7 @@ internal struct tn_attention_forward_args
 internal struct tn_attention_backward_args
 {
     public uint struct_size;
+    public int deterministic;
     public tn_attention_shape shape;
     public tn_tensor q_TNH;
     public tn_tensor k_TMH;

@@ -12,7 +12,7 @@ namespace Trainer.Worker.Kernels;
 /// </summary>
 internal static partial class TrainerKernels
 {
-    public const int AbiVersion = 1;
+    public const int AbiVersion = 2;
     public const long IgnoreIndex = -100;
 
     private const string Library = KernelLibrary.Name;
@@ -26,7 +26,7 @@ internal static partial class TrainerKernels
 
     [LibraryImport(Library)] internal static partial KernelStatus tn_attention_forward(in tn_attention_forward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_attention_backward(in tn_attention_backward_args args, nint stream);
-    [LibraryImport(Library)] internal static partial KernelStatus tn_attention_backward_scratch_bytes(in tn_attention_shape shape, out long bytes);
+    [LibraryImport(Library)] internal static partial KernelStatus tn_attention_backward_scratch_bytes(in tn_attention_shape shape, int deterministic, out long bytes);
     [LibraryImport(Library)] internal static partial KernelStatus tn_rms_norm_forward(in tn_rms_norm_forward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_rms_norm_backward(in tn_rms_norm_backward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_rotary(in tn_rotary_args args, nint stream);

@@ -1,4 +1,5 @@
 using Trainer.Contracts;
+using Trainer.Worker.Distributed;
 using Trainer.Worker.Kernels;
 using Trainer.Worker.Model;
 using TorchSharp;
@@ -34,6 +35,15 @@ public sealed class AdamW : IDisposable
         {
             AdamWKernel.Accumulate(slot.Gradient, slot.Parameter.grad!);
             slot.Parameter.grad!.zero_();
+        }
+    }
+
+    /// <summary>Call after the last backward of a step: every rank gets the gradients of all ranks together.</summary>
+    public void SumGradients(ICommunicator ranks)
+    {
+        foreach (Slot slot in _slots)
+        {
+            ranks.AllReduceSum(slot.Gradient);
         }
     }
 

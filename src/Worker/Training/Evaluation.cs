@@ -9,7 +9,8 @@ namespace Trainer.Worker.Training;
 public static class Evaluation
 {
     /// <param name="maxDocuments">Null: all.</param>
-    public static double Run(QwenModel model, PreparedDataset data, int batchTokens, int? maxDocuments)
+    /// <param name="progress">Called after each batch.</param>
+    public static double Run(QwenModel model, PreparedDataset data, int batchTokens, int? maxDocuments, Action progress)
     {
         double sum = 0;
         long trained = 0;
@@ -20,6 +21,7 @@ public static class Evaluation
             using ModelInput input = ModelInput.From(batch, model.Placement.Device);
             sum += model.Loss(input, 1).ToDouble();
             trained += batch.TrainedTokens;
+            progress();
         }
 
         return sum / trained;

@@ -4,19 +4,20 @@ using System.Globalization;
 namespace Trainer.Worker.Training;
 
 /// <summary>
-/// For fault tests only: <c>TRAINER_TEST_KILL=PHASE@STEP@ATTEMPT</c> makes the rank kill itself with SIGKILL when it reaches
-/// that phase of that step in that attempt. Phases: Step, Snapshot, those of CheckpointPhase, Export, Merge.
+/// For fault tests only: <c>TRAINER_TEST_KILL=PHASE@STEP@ATTEMPT[@RANK]</c> makes the rank (0 by default) kill itself with SIGKILL
+/// when it reaches that phase of that step in that attempt. Phases: Step, Snapshot, those of CheckpointPhase, Export, Merge.
 /// </summary>
 public sealed class FaultInjection
 {
     private readonly (string Phase, long Step)? _kill;
 
-    public FaultInjection(int attempt)
+    public FaultInjection(int attempt, int rank)
     {
         if (Environment.GetEnvironmentVariable("TRAINER_TEST_KILL") is { Length: > 0 } spec)
         {
             string[] parts = spec.Split('@');
-            if (int.Parse(parts[2], CultureInfo.InvariantCulture) == attempt)
+            if (int.Parse(parts[2], CultureInfo.InvariantCulture) == attempt
+                && (parts.Length > 3 ? int.Parse(parts[3], CultureInfo.InvariantCulture) : 0) == rank)
             {
                 _kill = (parts[0], long.Parse(parts[1], CultureInfo.InvariantCulture));
             }

@@ -1,6 +1,8 @@
 using System.Runtime.InteropServices;
 using Trainer.Contracts;
+using Trainer.Worker.Agent;
 using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Distributed;
 using TorchSharp;
 
 namespace Trainer.Worker.Training;
@@ -11,33 +13,42 @@ namespace Trainer.Worker.Training;
 /// </summary>
 public sealed class RankProcess : IDisposable
 {
-    private static readonly TimeSpan HeartbeatPeriod = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_period = TimeSpan.FromSeconds(1);
 
+    /// <summary>While the ranks look for each other.</summary>
+    private static readonly TimeSpan s_shortPeriod = TimeSpan.FromMilliseconds(200);
+
+    private readonly RankPlace _place;
     private readonly JobId _id;
     private readonly JobFiles _files;
-    private readonly int _attempt;
+    private readonly Rendezvous _rendezvous;
     private readonly TimeProvider _time = TimeProvider.System;
     private readonly RankReporter _reporter;
     private readonly CoordinatorClient _coordinator;
+    private readonly AgentWatch _agent;
     private readonly CancellationTokenSource _stop = new();
     private readonly CancellationTokenSource _ended = new();
     private volatile bool _ordered;
     private TrainingRun? _run;
 
-    private RankProcess(string jobDirectory, int attempt, string socket)
+    private RankProcess(RankPlace place)
     {
-        string name = Path.GetFileName(Path.GetFullPath(jobDirectory).TrimEnd('/'));
-        _id = JobId.TryParse(name, out JobId id) ? id : throw new JobInputException($"{jobDirectory}: not a job's folder");
-        _files = new JobFiles(jobDirectory);
-        _attempt = attempt;
-        _reporter = new RankReporter(attempt, _time);
-        _coordinator = new CoordinatorClient(socket, TimeSpan.FromSeconds(10));
+        ArgumentOutOfRangeException.ThrowIfLessThan(place.WorldSize, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((uint)place.Rank, (uint)place.WorldSize - 1, nameof(place));
+        _place = place;
+        string name = Path.GetFileName(Path.GetFullPath(place.JobDirectory).TrimEnd('/'));
+        _id = JobId.TryParse(name, out JobId id) ? id : throw new JobInputException($"{place.JobDirectory}: not a job's folder");
+        _files = new JobFiles(place.JobDirectory);
+        _rendezvous = new Rendezvous(place.Rank, place.WorldSize, place.Host);
+        _reporter = new RankReporter(place.Attempt, place.Rank, _time);
+        _coordinator = new CoordinatorClient(place.Socket, TimeSpan.FromSeconds(10));
+        _agent = new AgentWatch(place.Socket, _time);
     }
 
     /// <returns>0 after success or an ordered stop, 1 after a failure.</returns>
-    public static int Run(string jobDirectory, int attempt, string socket)
+    public static int Run(RankPlace place)
     {
-        using var process = new RankProcess(jobDirectory, attempt, socket);
+        using var process = new RankProcess(place);
         return process.Run();
     }
 
@@ -56,7 +67,7 @@ public sealed class RankProcess : IDisposable
             _reporter.Log("SIGTERM: saving a checkpoint, then ending");
             _stop.Cancel();
         });
-        Directory.CreateDirectory(_files.Attempt(_attempt).Directory);
+        Directory.CreateDirectory(_files.Attempt(_place.Attempt).Directory);
         Task heartbeats = Task.Run(HeartbeatAsync);
         RankResult result;
         try
@@ -69,7 +80,7 @@ public sealed class RankProcess : IDisposable
             return 1;
         }
 
-        result.Write(_files.Attempt(_attempt).Result);
+        result.Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
         _reporter.Log($"{result.Outcome.ToString().ToLowerInvariant()} at step {result.Step}{(result.Message is null ? "" : ": " + result.Message)}");
         _ended.Cancel();
         heartbeats.GetAwaiter().GetResult();
@@ -80,12 +91,17 @@ public sealed class RankProcess : IDisposable
     {
         try
         {
-            _reporter.Log($"attempt {_attempt} of {_id}, process {Environment.ProcessId}");
-            using (_run = new TrainingRun(JobConfigJson.Load(_files.Config), _id, _files, _attempt, _reporter, _time))
+            _reporter.Log($"attempt {_place.Attempt} of {_id}, process {Environment.ProcessId}{(_place.WorldSize > 1 ? $", {_place}" : "")}");
+            using ICommunicator ranks = Meet();
+            using (_run = new TrainingRun(JobConfigJson.Load(_files.Config), _id, _files, _place.Attempt, ranks, _reporter, _time))
             {
-                bool finished = _run.Run(_stop.Token);
-                return Result(finished ? RankOutcome.Succeeded : _ordered ? RankOutcome.Cancelled : RankOutcome.Interrupted, null, null);
+                return Result(_run.Run(() => _stop.IsCancellationRequested ? _ordered ? RankOutcome.Cancelled : RankOutcome.Interrupted : null), null, null);
             }
+        }
+        catch (CollectiveException e)
+        {
+            Console.Error.WriteLine(e);
+            return Result(RankOutcome.Failed, FailureClass.Infrastructure, $"{e.Message}, at {_reporter.Report.Activity}");
         }
         catch (JobInputException e)
         {
@@ -110,6 +126,12 @@ public sealed class RankProcess : IDisposable
         }
     }
 
+    private ICommunicator Meet()
+    {
+        _reporter.Begin("rendezvous");
+        return _rendezvous.Join(endpoint => _reporter.Update(report => report with { Endpoint = endpoint }));
+    }
+
     private RankResult Result(RankOutcome outcome, FailureClass? failure, string? message) => new()
     {
         Outcome = outcome,
@@ -130,14 +152,20 @@ public sealed class RankProcess : IDisposable
             try
             {
                 RankReport report = _reporter.Report with { LastCheckpointStep = LastCommitted };
-                RankOrder order = await _coordinator.HeartbeatAsync(_id, report, _ended.Token);
+                RankReply reply = await _coordinator.HeartbeatAsync(_id, report, _ended.Token);
                 if (!reached)
                 {
                     _reporter.Log("the coordinator is back");
                 }
 
                 reached = true;
-                Obey(order);
+                _agent.Hear();
+                if (reply.Rendezvous is { } endpoint)
+                {
+                    _rendezvous.Tell(endpoint);
+                }
+
+                Obey(reply.Order);
             }
             catch (CoordinatorException e)
             {
@@ -147,14 +175,27 @@ public sealed class RankProcess : IDisposable
                 }
 
                 reached = false;
+                if (_agent.IsGone)
+                {
+                    EndAsOrphan();
+                }
             }
             catch (OperationCanceledException)
             {
                 return;
             }
 
-            await Task.Delay(HeartbeatPeriod, _time, _ended.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await Task.Delay(_rendezvous.IsPending ? s_shortPeriod : s_period, _time, _ended.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
+    }
+
+    /// <summary>Nobody would ever stop this process, and another node may have the job by now: what is committed is committed.</summary>
+    private void EndAsOrphan()
+    {
+        RankResult result = Result(RankOutcome.Failed, FailureClass.Infrastructure, "its agent is gone");
+        _reporter.Log($"{result.Message}: ending at once");
+        result.Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
+        Environment.Exit(1);
     }
 
     private void Obey(RankOrder order)
@@ -168,10 +209,11 @@ public sealed class RankProcess : IDisposable
         if (order == RankOrder.Stop && !_ordered)
         {
             _ordered = true;
-            if (_reporter.Report.Phase is RankPhase.Loading or RankPhase.Preparing)
+            // Of several ranks none goes alone: they agree in their first step.
+            if (_place.WorldSize == 1 && _reporter.Report.Phase is (RankPhase.Loading or RankPhase.Preparing))
             {
                 _reporter.Log("ordered to stop before the first step: ending at once");
-                Result(RankOutcome.Cancelled, null, null).Write(_files.Attempt(_attempt).Result);
+                Result(RankOutcome.Cancelled, null, null).Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
                 Environment.Exit(0);
             }
 

@@ -26,6 +26,7 @@ public static class TrainingFingerprint
             Samples = new SamplesConfig(),
             Checkpoint = new CheckpointConfig(),
             Output = new OutputConfig(),
+            Resources = new ResourcesConfig(),
         };
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         Add(hash, JobConfigJson.Write(deciding));

@@ -1,7 +1,9 @@
+using System.Buffers.Binary;
 using System.Text.Json;
 using Trainer.Contracts;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Data;
+using Trainer.Worker.Distributed;
 using Trainer.Worker.Export;
 using Trainer.Worker.Model;
 using TorchSharp;
@@ -11,12 +13,15 @@ namespace Trainer.Worker.Training;
 
 /// <summary>
 /// One attempt of a job on one rank: load, continue from the newest good checkpoint, train, evaluate, save, export. All of it
-/// runs on the calling thread, because libtorch's thread count and our scopes belong to a thread.
+/// runs on the calling thread, because libtorch's thread count and our scopes belong to a thread. Ranks share the micro-batches
+/// of a step and sum their gradients, so that each makes the same update; what leaves the process (figures, checkpoints,
+/// exports) is rank 0's alone.
 /// </summary>
 public sealed class TrainingRun : IDisposable
 {
     private readonly JobConfig _job;
     private readonly JobFiles _files;
+    private readonly ICommunicator _ranks;
     private readonly RankReporter _reporter;
     private readonly TimeProvider _time;
     private readonly FaultInjection _faults;
@@ -26,23 +31,28 @@ public sealed class TrainingRun : IDisposable
     private readonly SampleOrder _order;
     private readonly AdamW _optimizer;
     private readonly LearningRate _schedule;
-    private readonly CheckpointWriter _checkpoints;
-    private readonly RunReport _report;
     private readonly int _steps;
+
+    /// <summary>Rank 0 only, as is <see cref="_report"/>.</summary>
+    private readonly CheckpointWriter? _checkpoints;
+    private readonly RunReport? _report;
 
     private int _step;
     private long _cursor;
     private long _tokens;
+    private string _awaited = "";
     private volatile int _saving;
     private volatile int _lastCommitted;
 
-    public TrainingRun(JobConfig job, JobId id, JobFiles files, int attempt, RankReporter reporter, TimeProvider time)
+    /// <param name="ranks">Stays the caller's.</param>
+    public TrainingRun(JobConfig job, JobId id, JobFiles files, int attempt, ICommunicator ranks, RankReporter reporter, TimeProvider time)
     {
         _job = job;
         _files = files;
+        _ranks = ranks;
         _reporter = reporter;
         _time = time;
-        _faults = new FaultInjection(attempt);
+        _faults = new FaultInjection(attempt, ranks.Rank);
         set_num_threads(job.Training.Threads ?? Environment.ProcessorCount);
 
         reporter.Enter(RankPhase.Loading, "loading the model");
@@ -51,20 +61,29 @@ public sealed class TrainingRun : IDisposable
         _data = PreparedData.Prepare(job.Data, job.Seed, _loaded.Tokenizer, _loaded.Template, files.Data);
         reporter.Log($"data: {_data.Train.Certificate}");
         _order = new SampleOrder(job.Seed, _data.Train.Count);
-        _packer = new Packer(_data.Train, _order, job.Training.GradientAccumulation, job.Training.BatchTokens, job.Training.BatchDocuments);
-        _steps = job.Training.Steps ?? _packer.StepsFor(job.Training.Epochs ?? 1);
-        _schedule = new LearningRate(job.Optimizer, _steps);
+        _packer = new Packer(
+            _data.Train, _order, checked(job.Training.GradientAccumulation * ranks.WorldSize), job.Training.BatchTokens, job.Training.BatchDocuments);
         _optimizer = new AdamW(Model.TrainedTensors(), job.Optimizer);
 
         string fingerprint = TrainingFingerprint.Of(job, _data.Train.Certificate.Fingerprint);
         ICheckpointStore store = CheckpointStore.Open(job.Checkpoint.Store ?? files.Checkpoints, time);
         Restore(store, id, fingerprint);
+        _steps = job.Training.Steps ?? _step + _packer.StepsFor(job.Training.Epochs ?? 1, _cursor);
+        _schedule = new LearningRate(job.Optimizer, _steps);
+        reporter.Update(report => report with { Steps = _steps, Step = _step });
+        RequireAgreement();
+        if (!IsLead)
+        {
+            return;
+        }
+
         _report = new RunReport(files, reporter, time, _step, _steps);
         _checkpoints = new CheckpointWriter(store, Author(id, WritingAttempt(store, attempt), fingerprint), new CheckpointWriterOptions
         {
             Keep = job.Checkpoint.Keep,
             Time = time,
             Committed = Committed,
+            Progress = reporter.Tick,
             Phase = phase =>
             {
                 _faults.Reach(phase.ToString(), _saving);
@@ -78,78 +97,134 @@ public sealed class TrainingRun : IDisposable
 
     private QwenModel Model => _loaded.Model;
 
-    /// <summary>Trains to the end, or until <paramref name="stop"/> asks for a last checkpoint.</summary>
-    /// <returns>Whether the end was reached.</returns>
-    public bool Run(CancellationToken stop)
+    private bool IsLead => _ranks.Rank == 0;
+
+    /// <summary>Trains to the end, or until a rank is asked to stop: then all save and end after the same step.</summary>
+    /// <param name="stop">What this rank is asked to end as: cancelled or interrupted; null: go on.</param>
+    /// <returns>What all ranks end as.</returns>
+    public RankOutcome Run(Func<RankOutcome?> stop)
     {
         _reporter.Enter(RankPhase.Training);
-        while (_step < _steps)
+        RankOutcome? stopping = null;
+        while (_step < _steps && stopping is null)
         {
-            StepFigures figures = Advance();
-            double? evaluation = IsDue(_job.Evaluation.Every) ? Evaluate() : null;
-            if (IsDue(_job.Training.ReportEvery) || evaluation is not null)
+            (StepFigures figures, stopping) = Advance(stop);
+            if (IsLead)
             {
-                _report.Step(figures, evaluation);
+                Publish(figures, stopping is not null);
             }
-
-            if (IsDue(_job.Samples.Every))
+            else
             {
-                WriteSamples();
-            }
-
-            bool stopping = stop.IsCancellationRequested && _step < _steps;
-            if (IsDue(_job.Checkpoint.Every) || stopping)
-            {
-                Save(evaluation);
-            }
-
-            if (stopping)
-            {
-                Complete();
-                return false;
+                Follow(figures, stopping is not null);
             }
         }
 
-        Complete();
-        Export();
-        return true;
+        Finish(isWhole: _step == _steps);
+        return _step == _steps ? RankOutcome.Succeeded : stopping!.Value;
     }
 
     public void Dispose()
     {
-        _checkpoints.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        _report.Dispose();
+        _checkpoints?.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        _report?.Dispose();
         _optimizer.Dispose();
         _data.Dispose();
         _loaded.Dispose();
     }
 
-    /// <summary>One optimizer step: every micro-batch forward and backward, clip, update.</summary>
-    private StepFigures Advance()
+    /// <summary>One optimizer step: this rank's micro-batches forward and backward, sum over the ranks, clip, update.</summary>
+    private (StepFigures Figures, RankOutcome? Stop) Advance(Func<RankOutcome?> stop)
     {
         long begun = _time.GetTimestamp();
-        StepBatches batches = _packer.Next(_cursor);
+        StepBatches batches = _packer.Next(_cursor, _ranks.Rank, _ranks.WorldSize);
         double scale = 1.0 / batches.TrainedTokens;
         double loss = 0;
         for (int i = 0; i < batches.Batches.Count; i++)
         {
             if (batches.Batches[i].TrainedTokens > 0)
             {
-                loss += ForwardBackward(batches.Batches[i], scale, DropoutSeed(_step, i));
+                int microBatch = (i * _ranks.WorldSize) + _ranks.Rank;
+                Begin($"micro-batch {microBatch}");
+                loss += ForwardBackward(batches.Batches[i], scale, DropoutSeed(_step, microBatch));
+                _reporter.Tick();
             }
         }
 
+        Begin($"all-reduce of the loss{_awaited}");
+        (loss, RankOutcome? stopping) = Sum(loss, stop());
+        Begin("all-reduce of gradients");
+        _optimizer.SumGradients(_ranks);
+        Begin("update");
         double norm = _optimizer.GradientNorm();
         RequireFinite(loss, norm);
         double learningRate = _schedule.At(_step);
         _optimizer.Step(++_step, learningRate, GradientClip.Scale(norm, _job.Optimizer.MaxGradientNorm));
         _cursor = batches.NextCursor;
-        int tokens = batches.Batches.Sum(batch => batch.Tokens.Length);
-        _tokens += tokens;
-        _checkpoints.ThrowIfFailed();
+        _tokens += batches.Tokens;
+        _checkpoints?.ThrowIfFailed();
         _faults.Reach("Step", _step);
-        return new StepFigures(_step, loss, norm, learningRate, _tokens, tokens / _time.GetElapsedTime(begun).TotalSeconds);
+        return (new StepFigures(_step, loss, norm, learningRate, _tokens, batches.Tokens / _time.GetElapsedTime(begun).TotalSeconds), stopping);
     }
+
+    /// <summary>The loss over all ranks and what any of them is asked to end as, in one small collective.</summary>
+    private (double Loss, RankOutcome? Stop) Sum(double loss, RankOutcome? stop)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor sums = tensor((double[])[loss, stop is RankOutcome.Cancelled ? 1 : 0, stop is RankOutcome.Interrupted ? 1 : 0]);
+        _ranks.AllReduceSum(sums);
+        double[] summed = sums.data<double>().ToArray();
+        return (summed[0], summed[1] > 0 ? RankOutcome.Cancelled : summed[2] > 0 ? RankOutcome.Interrupted : null);
+    }
+
+    /// <summary>Rank 0: what is due after a step.</summary>
+    private void Publish(StepFigures figures, bool isLast)
+    {
+        double? evaluation = IsDue(_job.Evaluation.Every) ? Evaluate() : null;
+        if (IsDue(_job.Training.ReportEvery) || evaluation is not null)
+        {
+            _report!.Step(figures, evaluation);
+        }
+
+        if (IsDue(_job.Samples.Every))
+        {
+            WriteSamples();
+        }
+
+        if (IsDue(_job.Checkpoint.Every) || isLast)
+        {
+            Save(evaluation);
+        }
+    }
+
+    /// <summary>The other ranks: they wait for rank 0 in the next step's first collective, and say so there.</summary>
+    private void Follow(StepFigures figures, bool isLast)
+    {
+        _reporter.Update(report => report with { Step = figures.Step, Loss = figures.Loss, TokensPerSecond = figures.TokensPerSecond });
+        string[] duties = [
+            .. IsDue(_job.Evaluation.Every) && _data.Eval is not null ? ["evaluation"] : Array.Empty<string>(),
+            .. IsDue(_job.Samples.Every) && _job.Samples.Prompts.Count > 0 ? ["samples"] : Array.Empty<string>(),
+            .. IsDue(_job.Checkpoint.Every) || isLast ? ["checkpoint"] : Array.Empty<string>()];
+        _awaited = duties.Length == 0 ? "" : $", after rank 0's {string.Join(" and ", duties)}";
+    }
+
+    /// <summary>Rank 0 commits the last checkpoint and exports; the others stay, so that none ends well when that fails.</summary>
+    private void Finish(bool isWhole)
+    {
+        RequireAgreement();
+        if (IsLead)
+        {
+            Complete();
+            if (isWhole)
+            {
+                Export();
+            }
+        }
+
+        Begin(IsLead ? "meeting the other ranks at the end" : $"waiting for rank 0's last checkpoint{(isWhole ? " and export" : "")}");
+        _ranks.Barrier();
+    }
+
+    private void Begin(string activity) => _reporter.Begin($"step {Math.Min(_step + 1, _steps)}: {activity}");
 
     private double ForwardBackward(PackedBatch batch, double scale, ulong dropoutSeed)
     {
@@ -184,7 +259,8 @@ public sealed class TrainingRun : IDisposable
         }
 
         _reporter.Enter(RankPhase.Evaluating);
-        double loss = Evaluation.Run(Model, data, _job.Training.BatchTokens, _job.Evaluation.MaxDocuments);
+        _reporter.Begin($"step {_step}: evaluation");
+        double loss = Evaluation.Run(Model, data, _job.Training.BatchTokens, _job.Evaluation.MaxDocuments, _reporter.Tick);
         _reporter.Enter(RankPhase.Training);
         return loss;
     }
@@ -194,21 +270,29 @@ public sealed class TrainingRun : IDisposable
     {
         foreach (string prompt in _job.Samples.Prompts)
         {
+            _reporter.Begin($"step {_step}: samples");
             int[] ids = _loaded.Template.Prompt(new Conversation(new Message("user", prompt)), _loaded.Tokenizer);
-            int[] tokens = [.. TextGenerator.Continue(
-                Model, ids, _job.Samples.MaxNewTokens, _job.Samples.Temperature, _loaded.Tokenizer.EndTokens, _job.Seed + _step)];
-            _report.Sample(_step, prompt, _loaded.Tokenizer.Decode(tokens, skipSpecial: true));
+            var tokens = new List<int>();
+            foreach (int token in TextGenerator.Continue(
+                Model, ids, _job.Samples.MaxNewTokens, _job.Samples.Temperature, _loaded.Tokenizer.EndTokens, _job.Seed + _step))
+            {
+                tokens.Add(token);
+                _reporter.Tick();
+            }
+
+            _report!.Sample(_step, prompt, _loaded.Tokenizer.Decode([.. tokens], skipSpecial: true));
         }
     }
 
     private void Save(double? evaluation)
     {
         _reporter.Enter(RankPhase.Saving);
+        _reporter.Begin($"step {_step}: checkpoint");
         // The save before comes first: two snapshots at once would need twice the memory.
-        Wait(_checkpoints.CompleteAsync());
+        Wait(_checkpoints!.CompleteAsync());
         _saving = _step;
         _faults.Reach("Snapshot", _step);
-        CheckpointSnapshot snapshot = TrainingState.Capture(_optimizer, _step, _cursor, evaluation, _report.History());
+        CheckpointSnapshot snapshot = TrainingState.Capture(_optimizer, _step, _cursor, evaluation, _report!.History());
         Wait(_checkpoints.BeginSaveAsync(snapshot, CancellationToken.None));
         _reporter.Enter(RankPhase.Training);
     }
@@ -216,7 +300,8 @@ public sealed class TrainingRun : IDisposable
     private void Complete()
     {
         _reporter.Enter(RankPhase.Saving, "waiting for the last checkpoint");
-        Wait(_checkpoints.CompleteAsync());
+        _reporter.Begin($"step {_step}: checkpoint");
+        Wait(_checkpoints!.CompleteAsync());
     }
 
     private void Committed(CheckpointManifest manifest)
@@ -229,7 +314,7 @@ public sealed class TrainingRun : IDisposable
     {
         _faults.Reach("Export", _step);
         string target = _job.Output.Path ?? _files.Model;
-        var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job));
+        var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job), _reporter.Tick);
         Export(target, () => Model.Lora is null
             ? export.WriteModelAsync(target, CancellationToken.None)
             : export.WriteAdapterAsync(target, _job.Model.Path, CancellationToken.None));
@@ -245,6 +330,7 @@ public sealed class TrainingRun : IDisposable
     private void Export(string target, Func<Task> write)
     {
         _reporter.Enter(RankPhase.Exporting, $"writing {target}");
+        _reporter.Begin($"step {_step}: export");
         if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
         {
             _reporter.Log($"{target} is there already: an earlier attempt wrote it");
@@ -273,7 +359,11 @@ public sealed class TrainingRun : IDisposable
         }
 
         byte[] history = Wait(TrainingState.RestoreAsync(_optimizer, reader, manifest, CancellationToken.None));
-        File.WriteAllBytes(_files.Metrics, history);
+        if (IsLead)
+        {
+            File.WriteAllBytes(_files.Metrics, history);
+        }
+
         _step = (int)manifest.Step;
         _lastCommitted = _step;
         _cursor = manifest.Cursor;
@@ -283,6 +373,29 @@ public sealed class TrainingRun : IDisposable
         }
 
         _reporter.Log($"continuing from the checkpoint of step {manifest.Step}, written by attempt {manifest.Attempt}");
+    }
+
+    /// <summary>
+    /// Every rank initialised or read the state by itself, and made each update by itself: at the start and at the end it must be
+    /// one and the same.
+    /// </summary>
+    private void RequireAgreement()
+    {
+        if (_ranks.WorldSize == 1)
+        {
+            return;
+        }
+
+        _reporter.Begin($"step {_step}: comparing the ranks' states");
+        long checksum = TrainingState.Checksum(Model, _optimizer);
+        Agreement.Require(
+            _ranks,
+            ("the training data", BinaryPrimitives.ReadInt64LittleEndian(Convert.FromHexString(_data.Train.Certificate.Fingerprint))),
+            ("the step", _step),
+            ("the cursor", _cursor),
+            ("the number of steps", _steps),
+            ("the checksum of weights and moments", checksum));
+        _reporter.Log($"step {_step}: the {_ranks.WorldSize} ranks hold the same weights and moments (checksum {checksum:x16})");
     }
 
     /// <summary>A store that another job began counts from that job's attempts: the number must exceed all before it.</summary>

@@ -1,3 +1,5 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Model;
 using TorchSharp;
@@ -9,6 +11,8 @@ namespace Trainer.Worker.Training;
 public static class TrainingState
 {
     public const string HistoryFile = "history.jsonl";
+
+    private const int ChecksumChunk = 1 << 26;
 
     /// <summary>Copies everything to host memory; training may go on as soon as this returns.</summary>
     public static CheckpointSnapshot Capture(AdamW optimizer, long step, long cursor, double? evaluationLoss, byte[] history)
@@ -27,6 +31,23 @@ public static class TrainingState
             Tensors = tensors,
             Attachments = new Dictionary<string, ReadOnlyMemory<byte>> { [HistoryFile] = history },
         };
+    }
+
+    /// <summary>Over every weight and moment: ranks with one number hold one state.</summary>
+    public static long Checksum(QwenModel model, AdamW optimizer)
+    {
+        ulong sum = 0;
+        foreach (Tensor tensor in model.NamedTensors().Select(tensor => (Tensor)tensor.Parameter).Distinct()
+            .Concat(optimizer.Trained.SelectMany(optimizer.State).Select(state => state.Tensor)))
+        {
+            using NativeBuffer bytes = HostMemory.Copy(() => tensor.alias());
+            for (long done = 0; done < bytes.Length; done += ChecksumChunk)
+            {
+                sum = Checksum(sum, bytes.AsMemory(done, (int)Math.Min(ChecksumChunk, bytes.Length - done)).Span);
+            }
+        }
+
+        return (long)sum;
     }
 
     /// <summary>Overwrites weights and moments with a verified checkpoint's.</summary>
@@ -59,6 +80,23 @@ public static class TrainingState
             tensor.Slice(tensor.Parameter).copy_(masters[tensor.Name]);
             masters[tensor.Name].Dispose();
         }
+    }
+
+    /// <summary>Each word goes in by a bijection, so one that differs always shows.</summary>
+    private static ulong Checksum(ulong sum, ReadOnlySpan<byte> bytes)
+    {
+        ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(bytes);
+        foreach (ulong word in words)
+        {
+            sum = (BitOperations.RotateLeft(sum, 29) ^ word) * 0x9E3779B97F4A7C15;
+        }
+
+        foreach (byte rest in bytes[(words.Length * sizeof(ulong))..])
+        {
+            sum = (BitOperations.RotateLeft(sum, 29) ^ rest) * 0x9E3779B97F4A7C15;
+        }
+
+        return sum;
     }
 
     private static async Task ReadAsync(

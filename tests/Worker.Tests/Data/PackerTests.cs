@@ -35,6 +35,7 @@ public sealed class PackerTests : IDisposable
             Assert.All(step.Batches, batch => Assert.True(batch.Tokens.Length <= tokens && batch.Documents.Length <= (documents ?? int.MaxValue)));
             Assert.Equal(Math.Min(expected.Length, batches), step.Batches.Count(batch => batch.Documents.Length > 0));
             Assert.Equal(step.Batches.Sum(batch => batch.TrainedTokens), step.TrainedTokens);
+            Assert.Equal(step.Batches.Sum(batch => batch.Tokens.Length), step.Tokens);
             Assert.True(step.TrainedTokens > 0);
             if (step.NextCursor - cursor < data.Count)
             {
@@ -69,6 +70,26 @@ public sealed class PackerTests : IDisposable
                 Assert.Equal(Enumerable.Range(0, document.Length), batch.Positions[range]);
                 Assert.Equal([.. document.Skip(1).Select(t => t.Trained ? t.Id : -100L), -100], batch.Labels[range]);
             }
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Seeds))]
+    public void The_shares_of_all_ranks_are_the_step_of_one(int seed)
+    {
+        (Packer packer, _, _, _, _, _) = Random(seed);
+        StepBatches whole = packer.Next(seed);
+        foreach (int worldSize in (int[])[1, 2, 3, 7])
+        {
+            StepBatches[] shares = [.. Enumerable.Range(0, worldSize).Select(rank => packer.Next(seed, rank, worldSize))];
+            Assert.All(shares, share => Assert.Equal(
+                (whole.NextCursor, whole.Tokens, whole.TrainedTokens), (share.NextCursor, share.Tokens, share.TrainedTokens)));
+            for (int batch = 0; batch < whole.Batches.Count; batch++)
+            {
+                Assert.Equal(whole.Batches[batch].Documents, shares[batch % worldSize].Batches[batch / worldSize].Documents);
+            }
+
+            Assert.Equal(whole.Batches.Count, shares.Sum(share => share.Batches.Count));
         }
     }
 
@@ -109,6 +130,7 @@ public sealed class PackerTests : IDisposable
             }
 
             Assert.Equal(steps, packer.StepsFor(epochs));
+            Assert.Equal(Math.Max(0, steps - 1), packer.StepsFor(epochs, packer.Next(0).NextCursor));
         }
     }
 

@@ -91,6 +91,24 @@ public sealed class PreparedDataTests : IDisposable
     }
 
     [Fact]
+    public async Task A_process_waits_while_another_prepares_in_the_same_folder()
+    {
+        DataConfig data = Data(Lines(20));
+        Directory.CreateDirectory(Cache);
+        Task<PreparedData> waiting;
+        using (new FileStream(Path.Combine(Cache, ".lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
+        {
+            waiting = Task.Run(() => Prepare(data));
+            await Task.Delay(200);
+            Assert.False(waiting.IsCompleted);
+            Assert.Empty(Directory.GetFiles(Cache, "*.tokens"));
+        }
+
+        using PreparedData prepared = await waiting;
+        Assert.Equal(20, prepared.Train.Certificate.Kept);
+    }
+
+    [Fact]
     public void A_failed_build_leaves_nothing_behind()
     {
         Assert.Throws<JobInputException>(() => Prepare(Data([.. Lines(3), "{"])));

@@ -1,27 +1,42 @@
 using System.Diagnostics;
 using Trainer.Contracts;
-using Trainer.Coordinator;
+using Trainer.Worker.Agent;
 
 namespace Trainer.Cli;
 
-/// <summary>The coordinator of this user on this machine: found on its socket, or started in the background.</summary>
-internal sealed class LocalCoordinator(TrainerHome home)
+/// <summary>
+/// The coordinator that commands speak to: the one that TRAINER_COORDINATOR names (with TRAINER_TOKEN), else this user's on this
+/// machine, which is found on its socket or started in the background.
+/// </summary>
+internal sealed class CoordinatorLocator(TrainerHome home, string? address = null, string? token = null)
 {
     private static readonly TimeSpan s_startTakes = TimeSpan.FromSeconds(30);
     private static readonly TimeSpan s_often = TimeSpan.FromMilliseconds(50);
 
     public TrainerHome Home { get; } = home;
 
-    public static LocalCoordinator FromEnvironment() => new(TrainerHome.FromEnvironment());
+    public bool IsRemote => address is not null;
+
+    public static CoordinatorLocator FromEnvironment() => new(
+        TrainerHome.FromEnvironment(),
+        Environment.GetEnvironmentVariable("TRAINER_COORDINATOR") is { Length: > 0 } named ? named : null,
+        Environment.GetEnvironmentVariable("TRAINER_TOKEN"));
+
+    /// <summary>Where the job's files are on this machine; null when they are elsewhere.</summary>
+    public JobFiles? FilesOf(JobView job) => IsRemote ? null : new JobFiles(job.Directory);
 
     /// <summary>A client of the running coordinator; starts one when none answers.</summary>
     /// <exception cref="CoordinatorException">It does not start.</exception>
     public async Task<CoordinatorClient> ConnectAsync(CancellationToken cancellationToken) =>
-        await FindAsync(cancellationToken) ?? await StartAsync(cancellationToken);
+        IsRemote ? CoordinatorClient.At(address!, token) : await FindAsync(cancellationToken) ?? await StartAsync(cancellationToken);
 
     /// <summary>Null when none answers.</summary>
     public async Task<CoordinatorClient?> FindAsync(CancellationToken cancellationToken)
     {
+        if (IsRemote)
+        {
+            return CoordinatorClient.At(address!, token);
+        }
         if (!File.Exists(Home.Socket))
         {
             return null;
@@ -49,7 +64,7 @@ internal sealed class LocalCoordinator(TrainerHome home)
         }
         await Console.Error.WriteLineAsync($"starting a coordinator in the background ({Home.Directory}; \"trainer stop\" ends it)");
         ProcessIdentity process = DetachedProcess.Start(DetachedProcess.Self("serve"), Home.Log, Home.Log, Home.Directory,
-            new Dictionary<string, string> { ["TRAINER_HOME"] = Home.Directory });
+            new Dictionary<string, string?> { ["TRAINER_HOME"] = Home.Directory });
         long start = Stopwatch.GetTimestamp();
         while (Stopwatch.GetElapsedTime(start) < s_startTakes)
         {

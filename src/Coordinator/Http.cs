@@ -1,0 +1,29 @@
+using System.Globalization;
+using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
+using Microsoft.AspNetCore.Http;
+using Trainer.Contracts;
+
+namespace Trainer.Coordinator;
+
+/// <summary>JSON in and out of a request.</summary>
+internal static class Http
+{
+    public static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type) =>
+        await JsonSerializer.DeserializeAsync(context.Request.Body, type, context.RequestAborted)
+            ?? throw new ApiException(StatusCodes.Status400BadRequest, "the body is null");
+
+    public static Task AnswerAsync<T>(HttpContext context, T answer, JsonTypeInfo<T> type) =>
+        context.Response.WriteAsJsonAsync(answer, type, cancellationToken: context.RequestAborted);
+
+    /// <summary>Which stream a route names.</summary>
+    /// <exception cref="ApiException">None.</exception>
+    public static (int Attempt, int Rank, LogStream Stream) StreamOf(HttpContext context)
+    {
+        return int.TryParse((string?)context.Request.RouteValues["attempt"], NumberStyles.None, CultureInfo.InvariantCulture, out int attempt)
+            && int.TryParse((string?)context.Request.RouteValues["rank"], NumberStyles.None, CultureInfo.InvariantCulture, out int rank)
+            && Enum.GetValues<LogStream>().Where(stream => Spelling.Of(stream) == (string?)context.Request.RouteValues["stream"]).ToArray() is [var found]
+            ? (attempt, rank, found)
+            : throw new ApiException(StatusCodes.Status404NotFound, "there is no such stream");
+    }
+}

@@ -1,0 +1,58 @@
+using Trainer.Contracts;
+
+namespace Trainer.Coordinator;
+
+/// <summary>
+/// What ranks write, as far as their agents have sent it. A byte's offset is its sequence number: sending twice changes nothing,
+/// and a gap is never stored.
+/// </summary>
+public sealed class RankLogs(TrainerHome home)
+{
+    private readonly Lock[] _locks = [.. Enumerable.Range(0, 64).Select(_ => new Lock())];
+
+    public string Path(RankName rank, LogStream stream)
+    {
+        AttemptFiles own = home.Job(rank.Job).Attempt(rank.Attempt);
+        return stream switch
+        {
+            LogStream.Stdout => own.StdoutOf(rank.Rank),
+            LogStream.Stderr => own.StderrOf(rank.Rank),
+            LogStream.Stacks => own.StacksOf(rank.Rank),
+            LogStream.Metrics => System.IO.Path.Combine(own.Directory, "metrics.jsonl"),
+            _ => System.IO.Path.Combine(own.Directory, "samples.jsonl"),
+        };
+    }
+
+    /// <returns>How long the stream is now: from there on the agent goes on.</returns>
+    public long Append(RankName rank, LogStream stream, long offset, ReadOnlySpan<byte> bytes)
+    {
+        string path = Path(rank, stream);
+        lock (_locks[(uint)path.GetHashCode(StringComparison.Ordinal) % _locks.Length])
+        {
+            bool created = !File.Exists(path);
+            Directory.CreateDirectory(System.IO.Path.GetDirectoryName(path)!);
+            using var file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite);
+            long length = file.Length;
+            if (offset <= length && offset + bytes.Length > length)
+            {
+                file.Position = length;
+                file.Write(bytes[(int)(length - offset)..]);
+                length = offset + bytes.Length;
+            }
+            if (created && stream is LogStream.Metrics or LogStream.Samples)
+            {
+                PointTo(stream is LogStream.Metrics ? home.Job(rank.Job).Metrics : home.Job(rank.Job).Samples, path);
+            }
+            return length;
+        }
+    }
+
+    /// <summary>The job's own file is the newest attempt's.</summary>
+    private static void PointTo(string link, string path)
+    {
+        string next = link + ".next";
+        File.Delete(next);
+        File.CreateSymbolicLink(next, path);
+        File.Move(next, link, overwrite: true);
+    }
+}

@@ -1,0 +1,63 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Spectre.Console;
+using Trainer.Contracts;
+
+namespace Trainer.Cli.Commands;
+
+/// <summary><c>trainer nodes list|drain|undrain</c>: the machines of a coordinator.</summary>
+internal static class Nodes
+{
+    public static Command Create() => new("nodes", "Shows machines, or takes one out of service.")
+    {
+        List(),
+        Drain("drain", "Moves the ranks of a node elsewhere, after a checkpoint, and gives it no new ones.", true),
+        Drain("undrain", "Takes a node back into service.", false),
+    };
+
+    private static Command List()
+    {
+        var pool = new Option<string>("--pool") { Description = "Of this pool.", DefaultValueFactory = _ => "default" };
+        Option<string> format = Shared.Format();
+        var command = new Command("list", "Every machine that has reported to the coordinator.") { pool, format };
+        command.SetAction(async (options, cancellationToken) =>
+        {
+            using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
+            NodeList list = await client.NodesAsync(options.GetValue(pool)!, cancellationToken);
+            if (options.GetValue(format) == "json")
+            {
+                Console.WriteLine(JsonSerializer.Serialize(list, ContractsJson.Default.NodeList));
+                return ExitCode.Succeeded;
+            }
+            var table = new Table { Border = TableBorder.None };
+            table.AddColumns("NODE", "STATE", "SLOTS", "KIND", "RANKS", "LAST HEARD", "STRIKES");
+            foreach (NodeView node in list.Nodes)
+            {
+                table.AddRow(new Text[]
+                {
+                    new(node.Node), new(node.State), new(node.Slots.ToString(CultureInfo.InvariantCulture)), new(Spelling.Of(node.Kind)),
+                    new(string.Join(' ', node.Ranks.Select(rank => $"{rank.Job}/{rank.Rank}"))),
+                    new(string.Create(CultureInfo.InvariantCulture, $"{node.SilentSeconds:0} s ago")), new(node.Strikes.ToString(CultureInfo.InvariantCulture)),
+                });
+            }
+            AnsiConsole.Write(table);
+            return ExitCode.Succeeded;
+        });
+        return command;
+    }
+
+    private static Command Drain(string verb, string description, bool drain)
+    {
+        var node = new Argument<string>("NODE") { Description = "Its name, as \"trainer nodes list\" shows it." };
+        var command = new Command(verb, description) { node };
+        command.SetAction(async (options, cancellationToken) =>
+        {
+            using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
+            NodeView view = await client.DrainAsync(options.GetRequiredValue(node), drain, cancellationToken);
+            Console.WriteLine($"{view.Node}: {view.State}");
+            return ExitCode.Succeeded;
+        });
+        return command;
+    }
+}

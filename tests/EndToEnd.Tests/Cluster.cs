@@ -1,0 +1,147 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text.Json;
+using Trainer.Contracts;
+
+namespace Trainer.EndToEnd.Tests;
+
+/// <summary>A coordinator and worker agents as real processes on loopback, each with a home of its own. Ends with all of them.</summary>
+internal sealed class Cluster : IDisposable
+{
+    private readonly Dictionary<string, TrainerProgram> _programs = [];
+    private readonly string _url;
+
+    public Cluster()
+    {
+        Place = new Workplace();
+        _url = $"http://127.0.0.1:{FreePort().ToString(CultureInfo.InvariantCulture)}";
+        Place.Environment["TRAINER_COORDINATOR"] = _url;
+    }
+
+    public Workplace Place { get; }
+
+    public TrainerHome CoordinatorHome => new(Path.Combine(Place.Folder, "c"));
+
+    public string Store => Path.Combine(Place.Folder, "store");
+
+    public TrainerHome HomeOf(string node) => new(Path.Combine(Place.Folder, node));
+
+    /// <summary>Starts a coordinator and agents named w1, w2, ... with so many CPU slots each.</summary>
+    public async Task StartAsync(int agents, int slots)
+    {
+        string tokens = Place.PathOf("tokens.json");
+        Place.Environment["TRAINER_TOKEN"] = (await Place.DoAsync("token", "--role", "admin", "--file", tokens)).Trim();
+        StartCoordinator();
+        for (int i = 1; i <= agents; i++)
+        {
+            StartAgent($"w{i}", slots);
+        }
+        await UntilAsync(async () => (await NodesAsync()).Count(node => node.State == "ready") == agents, "all agents");
+    }
+
+    public void StartCoordinator() => Start("c", ["serve", "--no-worker", "--listen", _url, "--tokens", Place.PathOf("tokens.json")]);
+
+    public void StartAgent(string node, int slots) =>
+        Start(node, ["worker", "--name", node, "--slots", slots.ToString(CultureInfo.InvariantCulture)]);
+
+    public int PidOf(string name) => _programs[name].Pid;
+
+    public void Kill(string name)
+    {
+        LinuxProcesses.Signal(PidOf(name), LinuxProcesses.Kill);
+        _programs.Remove(name, out TrainerProgram? ended);
+        ended!.Dispose();
+    }
+
+    /// <summary>Ranks of the newest attempt of a node, by rank.</summary>
+    public SortedDictionary<int, int> Ranks(string node)
+    {
+        var ranks = new SortedDictionary<int, int>();
+        foreach (int pid in LinuxProcesses.WithVariable("TRAINER_HOME", HomeOf(node).Directory))
+        {
+            if (LinuxProcesses.Variable(pid, "TRAINER_RANK") is { } rank && LinuxProcesses.CommandLine(pid).Contains(" rank --job-dir", StringComparison.Ordinal)
+                && !LinuxProcesses.CommandLine(pid).StartsWith("/bin/sh", StringComparison.Ordinal))
+            {
+                ranks[int.Parse(rank, CultureInfo.InvariantCulture)] = pid;
+            }
+        }
+        return ranks;
+    }
+
+    public async Task<JobView> SubmitAsync(params string[] options) =>
+        await Place.SubmitAsync(["--set", $"checkpoint.store={Store}", .. options]);
+
+    public async Task<JobView> JobAsync() => await Place.StatusAsync("tiny");
+
+    public async Task<NodeView[]> NodesAsync()
+    {
+        Outcome outcome = await Place.RunAsync("nodes", "list", "-o", "json");
+        return outcome.ExitCode == 0 ? [.. JsonSerializer.Deserialize(outcome.Output, ContractsJson.Default.NodeList)!.Nodes] : [];
+    }
+
+    public Task<JobView> UntilStepAsync(int step) => UntilJobAsync(job => job.Step >= step, $"step {step}");
+
+    public async Task<JobView> UntilJobAsync(Func<JobView, bool> holds, string what)
+    {
+        JobView? job = null;
+        await UntilAsync(async () =>
+        {
+            Outcome outcome = await Place.RunAsync("status", "tiny", "-o", "json");
+            job = outcome.ExitCode == 0 ? JsonSerializer.Deserialize(outcome.Output, ContractsJson.Default.JobView) : null;
+            return job is not null && (holds(job) || job.Status.IsTerminal());
+        }, what);
+        Assert.True(holds(job!), $"{what}: {job!.Status} {job.Reason}\n{string.Join('\n', job.History.Select(entry => entry.Text))}");
+        return job!;
+    }
+
+    public static async Task UntilAsync(Func<Task<bool>> condition, string what)
+    {
+        using var limit = new CancellationTokenSource(TrainerProgram.Patience);
+        try
+        {
+            while (!await condition())
+            {
+                await Task.Delay(100, limit.Token);
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            throw new TimeoutException($"waited {TrainerProgram.Patience} for {what}");
+        }
+    }
+
+    public void Dispose()
+    {
+        foreach (TrainerProgram program in _programs.Values)
+        {
+            LinuxProcesses.Signal(program.Pid, LinuxProcesses.Kill);
+            program.Dispose();
+        }
+        foreach (string folder in Directory.GetDirectories(Place.Folder))
+        {
+            while (LinuxProcesses.WithVariable("TRAINER_HOME", folder) is { Length: > 0 } left)
+            {
+                foreach (int pid in left)
+                {
+                    LinuxProcesses.Signal(pid, LinuxProcesses.Kill);
+                }
+            }
+        }
+        Place.Dispose();
+    }
+
+    private void Start(string name, string[] arguments)
+    {
+        string home = Path.Combine(Place.Folder, name);
+        Directory.CreateDirectory(home);
+        _programs[name] = TrainerProgram.Start(Place.Folder, new Dictionary<string, string>(Place.Environment) { ["TRAINER_HOME"] = home }, arguments);
+    }
+
+    private static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+}
