@@ -34,9 +34,9 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
                 $"the worker speaks contract {report.Contract}, this coordinator {NodeReport.CurrentContract}: upgrade the {who}");
         }
         if (report.Node != (string)context.Request.RouteValues["node"]! || !JobId.TryParse(report.Node, out _) || !JobId.TryParse(report.Pool, out _)
-            || report.Slots is < 0 or > 1024)
+            || report.Slots is < 0 or > 1024 || report.Ranks.IsDefault)
         {
-            throw new ApiException(StatusCodes.Status400BadRequest, "node and pool are named like jobs, and slots is 0 to 1024");
+            throw new ApiException(StatusCodes.Status400BadRequest, "node and pool are named like jobs, slots is 0 to 1024, and ranks is a list");
         }
         await Http.AnswerAsync(context, await grains.GetGrain<INodeGrain>(report.Node).Report(report), ContractsJson.Default.NodeOrders);
     }

@@ -93,10 +93,12 @@ public sealed class AccessTests : IAsyncLifetime
     {
         Assert.Contains("upgrade the worker", await TextAsync(HttpStatusCode.UpgradeRequired, "n1", """{"contract": 0, "node": "n1", "slots": 1}"""), StringComparison.Ordinal);
         Assert.Contains("upgrade the coordinator", await TextAsync(HttpStatusCode.UpgradeRequired, "n1", """{"contract": 9, "node": "n1", "slots": 1}"""), StringComparison.Ordinal);
-        await TextAsync(HttpStatusCode.BadRequest, "n1", """{"node": "n2", "slots": 1}""");
-        await TextAsync(HttpStatusCode.BadRequest, "..%2F..%2Fetc", """{"node": "../../etc", "slots": 1}""");
-        await TextAsync(HttpStatusCode.BadRequest, "n1", """{"node": "n1", "slots": -1}""");
+        await TextAsync(HttpStatusCode.BadRequest, "n1", """{"contract": 1, "node": "n2", "pool": "default", "slots": 1, "ranks": []}""");
+        await TextAsync(HttpStatusCode.BadRequest, "..%2F..%2Fetc", """{"contract": 1, "node": "../../etc", "pool": "default", "slots": 1, "ranks": []}""");
+        await TextAsync(HttpStatusCode.BadRequest, "n1", """{"contract": 1, "node": "n1", "pool": "default", "slots": -1, "ranks": []}""");
         await TextAsync(HttpStatusCode.BadRequest, "n1", """{"node": "n1", "slo""");
+        await TextAsync(HttpStatusCode.BadRequest, "n1", """{"contract": 1, "node": "n1", "pool": "default", "slots": 1}""");
+        await TextAsync(HttpStatusCode.BadRequest, "n1", """{"contract": 1, "node": "n1", "slots": 1, "ranks": []}""");
         await TextAsync(HttpStatusCode.BadRequest, "n1", "null");
         await TextAsync(HttpStatusCode.RequestEntityTooLarge, "n1", new string(' ', 3 << 20));
         using CoordinatorClient admin = Client("x");

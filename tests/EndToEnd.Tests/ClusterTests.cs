@@ -56,7 +56,7 @@ public sealed class ClusterTests(ITestOutputHelper output)
             cluster.Kill("w2");
             await Task.Delay(3000);
             cluster.StartAgent("w2", 1);
-        }, 1, []) { IsQuick = true },
+        }, 1, []),
 
         ["the coordinator is killed and comes back"] = new(async cluster =>
         {

@@ -15,10 +15,10 @@ public sealed record KillMoment(int Number, Victim Victim, string? Phase, int St
 
     /// <summary>
     /// Drawn with a fixed seed; every victim is among any six in a row, every phase among the 20. TRAINER_KILL_MOMENTS=20
-    /// runs them all; the first 8 by default, never fewer than 6.
+    /// runs them all; the first 6 by default, never fewer than 6.
     /// </summary>
     public static IReadOnlyList<KillMoment> Chosen { get; } =
-        [.. Draw().Take(int.TryParse(Environment.GetEnvironmentVariable("TRAINER_KILL_MOMENTS"), out int count) ? Math.Max(6, count) : 8)];
+        [.. Draw().Take(int.TryParse(Environment.GetEnvironmentVariable("TRAINER_KILL_MOMENTS"), out int count) ? Math.Max(6, count) : 6)];
 
     public override string ToString() =>
         $"{Number:D2} {Victim.ToString().ToLowerInvariant()} " + (Phase is null ? $"{Delay} ms after step {Step}" : $"at {Phase} of step {Step}");
