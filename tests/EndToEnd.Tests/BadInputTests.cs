@@ -85,7 +85,7 @@ public sealed class BadInputTests(ITestOutputHelper output)
         ["a key twice in config.json"] = Bad(place => place.Edit(TinyJob.Model, "\"vocab_size\":300", "\"vocab_size\":300,\"vocab_size\":300"), "model.json", "vocab_size", "keep one"),
         ["a rotary base of zero"] = Bad(place => place.Edit(TinyJob.Model, "\"rope_theta\":10000", "\"rope_theta\":0"), "model.json: rope_theta", "positive"),
         ["a negative epsilon"] = Bad(place => place.Edit(TinyJob.Model, "\"rms_norm_eps\":1E-06", "\"rms_norm_eps\":-1"), "model.json: rms_norm_eps", "positive"),
-        ["a model larger than the machine"] = Bad(place => place.Edit(TinyJob.Model, "\"num_hidden_layers\":2", "\"num_hidden_layers\":16000000"), "model.json", "GiB of memory", "smaller model"),
+        ["a model larger than the machine"] = Bad(place => place.Edit(TinyJob.Model, "\"intermediate_size\":128", "\"intermediate_size\":16000000"), "model.json", "GiB of memory", "smaller model"),
         ["a tokenizer without the tokens of the template"] = Bad(place => place.Edit(TinyJob.Tokenizer, "im_end", "im_over"), "tokenizer.json", "im_end", "belongs to the model"),
         ["everything held out"] = Bad(place => File.WriteAllLines(place.PathOf(TinyJob.Dataset), File.ReadLines(place.PathOf(TinyJob.Dataset)).Take(1).ToArray()),
             "data.eval_fraction", "all 1 documents", "lower it") with { Options = ["--set", "data.eval_fraction=0.5"] },

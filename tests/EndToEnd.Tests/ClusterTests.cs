@@ -17,7 +17,7 @@ public sealed class ClusterTests(ITestOutputHelper output)
     private static readonly string[] s_options = ["--set", $"resources.ranks={Ranks}", "--set", "samples.prompts=[]", "--set", "training.steps=100"];
     private static readonly Lazy<Task<TrainingTrace>> s_undisturbed = new(UndisturbedAsync);
 
-    /// <summary>TRAINER_FAULT_RUNS: how often every fault is tried, at other steps each time. When absent, the quick ones once.</summary>
+    /// <summary>TRAINER_FAULT_RUNS: how often every fault is tried, at other steps each time. When absent, the death of everything once.</summary>
     public static TheoryData<string, int> Faults
     {
         get
@@ -39,7 +39,7 @@ public sealed class ClusterTests(ITestOutputHelper output)
     {
         public int Agents { get; init; } = Ranks;
 
-        /// <summary>Needs no long wait, so every run of the tests tries it.</summary>
+        /// <summary>Every run of the tests tries it.</summary>
         public bool IsQuick { get; init; }
     }
 
@@ -49,7 +49,7 @@ public sealed class ClusterTests(ITestOutputHelper output)
         {
             LinuxProcesses.Signal(cluster.Ranks("w2").Values.Single(), LinuxProcesses.Kill);
             return Task.CompletedTask;
-        }, 2, ["ended without a result", "SIGKILL", "attempt 2 starts"]) { IsQuick = true },
+        }, 2, ["ended without a result", "SIGKILL", "attempt 2 starts"]),
 
         ["an agent is killed and comes back"] = new(async cluster =>
         {
@@ -99,7 +99,7 @@ public sealed class ClusterTests(ITestOutputHelper output)
         {
             LinuxProcesses.Signal(cluster.PidOf("w1"), LinuxProcesses.Terminate);
             return Task.CompletedTask;
-        }, 2, ["is drained", "stopped to go on elsewhere", "attempt 2 starts"]) { Agents = Ranks + 1, IsQuick = true },
+        }, 2, ["is drained", "stopped to go on elsewhere", "attempt 2 starts"]) { Agents = Ranks + 1 },
     };
 
     [GlooTheory]

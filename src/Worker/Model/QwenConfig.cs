@@ -68,7 +68,7 @@ public sealed record QwenConfig
     private sealed class Reader(string path, JsonObject json)
     {
         // Far above any model, and small enough that products of sizes don't overflow.
-        private const int MostOfAnything = 1 << 24;
+        private const int MostOfAnything = 1 << 24, MostLayers = 1 << 12;
 
         public QwenConfig Read()
         {
@@ -118,6 +118,11 @@ public sealed record QwenConfig
 
             bool attentionBias = Optional("attention_bias", false);
             int layers = Positive("num_hidden_layers");
+            if (layers > MostLayers)
+            {
+                throw Wrong("num_hidden_layers", $"{layers} must be between 1 and {MostLayers}");
+            }
+
             bool slides = Optional("use_sliding_window", false) && json["sliding_window"] is not null;
             return new QwenConfig
             {
