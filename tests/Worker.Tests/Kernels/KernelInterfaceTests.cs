@@ -87,8 +87,8 @@ public sealed class KernelInterfaceTests : IDisposable
     }
 
     [Fact]
-    public void A_library_of_another_version_is_refused() => Assert.Contains("has binary interface 1, this program needs 2",
-        Assert.Throws<DllNotFoundException>(() => KernelLibrary.Load(KernelLibrary.Candidates(null), 2)).Message, StringComparison.Ordinal);
+    public void A_library_of_another_version_is_refused() => Assert.Contains("has binary interface 2, this program needs 3",
+        Assert.Throws<DllNotFoundException>(() => KernelLibrary.Load(KernelLibrary.Candidates(null), 3)).Message, StringComparison.Ordinal);
 
     [Fact]
     public void TRAINER_NATIVE_names_the_only_place_to_look()
