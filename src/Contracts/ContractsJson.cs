@@ -24,5 +24,8 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(NodeView))]
 [JsonSerializable(typeof(NodeList))]
 [JsonSerializable(typeof(PriorityRequest))]
+[JsonSerializable(typeof(PoolList))]
+[JsonSerializable(typeof(PoolView))]
+[JsonSerializable(typeof(QuotaRequest))]
 [JsonSerializable(typeof(AccessEntry[]))]
 public sealed partial class ContractsJson : JsonSerializerContext;

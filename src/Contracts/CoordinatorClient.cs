@@ -93,8 +93,18 @@ public sealed class CoordinatorClient : IDisposable
     public Task<byte[]> ReadLogAsync(RankName rank, LogStream stream, long offset, CancellationToken cancellationToken = default) =>
         AskAsync(HttpMethod.Get, LogUrl(rank, stream, offset), null, response => response.Content.ReadAsByteArrayAsync(cancellationToken), cancellationToken);
 
-    public Task<NodeList> NodesAsync(string pool, CancellationToken cancellationToken = default) =>
-        SendAsync(HttpMethod.Get, $"v1/nodes?pool={Uri.EscapeDataString(pool)}", null, ContractsJson.Default.NodeList, cancellationToken);
+    /// <param name="pool">Null: of all pools.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    public Task<NodeList> NodesAsync(string? pool = null, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Get, pool is null ? "v1/nodes" : $"v1/nodes?pool={Uri.EscapeDataString(pool)}", null, ContractsJson.Default.NodeList, cancellationToken);
+
+    public Task<PoolList> PoolsAsync(CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Get, "v1/pools", null, ContractsJson.Default.PoolList, cancellationToken);
+
+    /// <param name="slots">That the project may hold at once; null: no bound.</param>
+    public Task<PoolView> SetQuotaAsync(string pool, string project, int? slots, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Put, $"v1/pools/{Uri.EscapeDataString(pool)}/quotas/{Uri.EscapeDataString(project)}",
+            JsonContent.Create(new QuotaRequest { Slots = slots }, ContractsJson.Default.QuotaRequest), ContractsJson.Default.PoolView, cancellationToken);
 
     /// <summary>Empties a node, or takes it back into service.</summary>
     public Task<NodeView> DrainAsync(string node, bool drain, CancellationToken cancellationToken = default) =>
@@ -158,7 +168,9 @@ public sealed class CoordinatorClient : IDisposable
         }
     }
 
-    private CoordinatorException Unreachable(Exception error) => new(null, $"no coordinator answers on {_address}", error);
+    private CoordinatorException Unreachable(HttpRequestException error) => new(null, error.HttpRequestError is HttpRequestError.SecureConnectionError
+        ? $"the certificate of the coordinator on {_address} is not trusted here ({error.InnerException?.Message ?? error.Message}); name its issuer's PEM file in SSL_CERT_FILE"
+        : $"no coordinator answers on {_address}", error);
 
     private static async Task<string> ErrorAsync(HttpResponseMessage response, CancellationToken cancellationToken)
     {

@@ -5,7 +5,7 @@ namespace Trainer.Contracts;
 
 /// <summary>
 /// Who runs in a pool and who waits. Its key is the pool's name. All or nothing: a job gets room for all its ranks at once.
-/// Nothing is stored: jobs repeat their requests, with what they hold, and nodes repeat what they offer.
+/// Only quotas are stored: jobs repeat their requests, with what they hold, and nodes repeat what they offer.
 /// </summary>
 [Alias("trainer.queue.v2")]
 public interface IQueueGrain : IGrainWithStringKey
@@ -28,6 +28,9 @@ public interface IQueueGrain : IGrainWithStringKey
     /// <summary>At most so many slots for a project at once; null: no bound.</summary>
     [Alias("quota")]
     Task SetQuota(string project, int? slots);
+
+    [Alias("get")]
+    Task<PoolView> Get();
 }
 
 [GenerateSerializer, Immutable, Alias("trainer.queue-request.v2")]

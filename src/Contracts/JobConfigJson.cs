@@ -9,18 +9,18 @@ namespace Trainer.Contracts;
 public static class JobConfigJson
 {
     // By reflection: generated code would replace the defaults of init properties that the text leaves out by zeros.
-    private static readonly JsonSerializerOptions s_options = new(ContractsJson.Default.Options)
+    internal static JsonSerializerOptions Options { get; } = new(ContractsJson.Default.Options)
     {
         TypeInfoResolver = new DefaultJsonTypeInfoResolver(),
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
 
     /// <summary>Canonical: every key in declaration order, so equal jobs give equal texts.</summary>
-    public static string Write(JobConfig job) => JsonSerializer.Serialize(job, s_options);
+    public static string Write(JobConfig job) => JsonSerializer.Serialize(job, Options);
 
     /// <exception cref="JsonException">Not the JSON of a job.</exception>
     public static JobConfig Read(string json) =>
-        JsonSerializer.Deserialize<JobConfig>(json, s_options) ?? throw new JsonException("the job is null");
+        JsonSerializer.Deserialize<JobConfig>(json, Options) ?? throw new JsonException("the job is null");
 
     /// <summary>Reads a job's config.json.</summary>
     public static JobConfig Load(string path) => Read(File.ReadAllText(path));
@@ -28,9 +28,9 @@ public static class JobConfigJson
     internal sealed class Converter : JsonConverter<JobConfig>
     {
         public override JobConfig? Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
-            JsonSerializer.Deserialize<JobConfig>(ref reader, s_options);
+            JsonSerializer.Deserialize<JobConfig>(ref reader, Options);
 
         public override void Write(Utf8JsonWriter writer, JobConfig value, JsonSerializerOptions options) =>
-            JsonSerializer.Serialize(writer, value, s_options);
+            JsonSerializer.Serialize(writer, value, Options);
     }
 }

@@ -122,6 +122,9 @@ public sealed record NodeView
     [Id(6)] public int Strikes { get; init; }
     [Id(7)] public ImmutableArray<RankName> Ranks { get; init; } = [];
     [Id(8)] public string? Version { get; init; }
+
+    /// <summary>Why the newest of the strikes.</summary>
+    [Id(9)] public string? LastStrike { get; init; }
 }
 
 public sealed record NodeList

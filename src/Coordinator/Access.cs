@@ -60,14 +60,17 @@ public sealed class Access
         {
             "admin" => new Caller(Role.Admin, null),
             "worker" => new Caller(Role.Worker, null),
-            "user" => new Caller(Role.User, entry.Project ?? throw new ArgumentException("a token of role user needs a project")),
+            "user" => new Caller(Role.User, JobId.TryParse(entry.Project, out _) ? entry.Project
+                : throw new ArgumentException("a token of role user needs a project, named like a job")),
             _ => throw new ArgumentException($"role \"{entry.Role}\": user, worker or admin is expected"),
         };
     }
 
+    /// <summary>Lets a request through to its endpoint when the endpoint's <see cref="Operation"/> says so; without one, the admin's only.</summary>
     public void Guard(IApplicationBuilder app) => app.Use(async (context, next) =>
     {
-        if (IsOpen(context.Request.Path))
+        Operation? operation = context.GetEndpoint()?.Metadata.GetMetadata<Operation>();
+        if (operation is { IsOpen: true })
         {
             await next(context);
             return;
@@ -78,23 +81,15 @@ public sealed class Access
             context.Response.Headers.WWWAuthenticate = "Bearer";
             throw new ApiException(StatusCodes.Status401Unauthorized, "a valid token is needed");
         }
+        if (caller.Role is not Role.Admin && operation?.Roles.Contains(caller.Role) != true)
+        {
+            throw new ApiException(StatusCodes.Status403Forbidden, "this token may not do that");
+        }
         context.Items[typeof(Caller)] = caller;
         await next(context);
     });
 
     public static Caller Of(HttpContext context) => (Caller)context.Items[typeof(Caller)]!;
-
-    /// <exception cref="ApiException">403.</exception>
-    public static void Require(HttpContext context, params ReadOnlySpan<Role> roles)
-    {
-        Caller caller = Of(context);
-        if (caller.Role is not Role.Admin && !roles.Contains(caller.Role))
-        {
-            throw new ApiException(StatusCodes.Status403Forbidden, "this token may not do that");
-        }
-    }
-
-    private static bool IsOpen(PathString path) => path == "/health" || path == "/ready" || path == "/openapi.json";
 
     private Caller? Find(HttpRequest request)
     {

@@ -2,9 +2,11 @@ using System.Globalization;
 using System.Net;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
+using Orleans;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -14,6 +16,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
 {
     private const long MaxBody = 2 << 20;
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+
+    private static readonly TimeSpan s_readyTakes = TimeSpan.FromSeconds(5);
 
     private readonly WebApplication _app;
     private readonly FileStream _lock;
@@ -67,12 +71,15 @@ public sealed class CoordinatorHost : IAsyncDisposable
     private static WebApplication Build(TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints endpoints)
     {
         WebApplicationBuilder builder = WebApplication.CreateSlimBuilder();
-        builder.Logging.AddSimpleConsole(console =>
+        const string Time = "yyyy-MM-ddTHH:mm:ss.fffZ ";
+        if (options.JsonLog)
         {
-            console.SingleLine = true;
-            console.UseUtcTimestamp = true;
-            console.TimestampFormat = "yyyy-MM-ddTHH:mm:ss.fffZ ";
-        });
+            builder.Logging.AddJsonConsole(console => (console.UseUtcTimestamp, console.TimestampFormat) = (true, Time.TrimEnd()));
+        }
+        else
+        {
+            builder.Logging.AddSimpleConsole(console => (console.SingleLine, console.UseUtcTimestamp, console.TimestampFormat) = (true, true, Time));
+        }
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
@@ -96,16 +103,27 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton<RankLogs>();
         builder.Services.AddSingleton<JobApi>();
         builder.Services.AddSingleton<NodeApi>();
+        builder.Services.AddSingleton<PoolApi>();
+        builder.Services.AddSingleton<OpenApi>();
         builder.AddSilo(home);
         builder.Services.AddHostedService<WakeUp>();
         WebApplication app = builder.Build();
         app.UseApiErrors(app.Logger);
         endpoints.Access.Guard(app);
-        app.MapGet("/health", () => "alive");
-        app.MapGet("/ready", () => "ready");
+        app.MapGet("/health", () => "alive").WithMetadata(new Operation("The process answers.") { IsOpen = true, ContentType = "text/plain" });
+        app.MapGet("/ready", ReadyAsync).WithMetadata(new Operation("Grains and their storage answer.") { IsOpen = true, ContentType = "text/plain" });
+        app.MapGet("/openapi.json", app.Services.GetRequiredService<OpenApi>().AnswerAsync)
+            .WithMetadata(new Operation("This document.") { IsOpen = true, ContentType = "application/json" });
         app.Services.GetRequiredService<JobApi>().Map(app);
         app.Services.GetRequiredService<NodeApi>().Map(app);
+        app.Services.GetRequiredService<PoolApi>().Map(app);
         return app;
+    }
+
+    private static async Task ReadyAsync(HttpContext context)
+    {
+        await context.RequestServices.GetRequiredService<IGrainFactory>().GetGrain<IPoolIndexGrain>(IPoolIndexGrain.Key).List().WaitAsync(s_readyTakes, context.RequestAborted);
+        await context.Response.WriteAsync("ready", context.RequestAborted);
     }
 
     private static FileStream TakeLock(TrainerHome home)

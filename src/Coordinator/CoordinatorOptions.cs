@@ -35,6 +35,12 @@ public sealed record CoordinatorOptions
     /// <summary>After one rank ended, what the others may take to tell why.</summary>
     public TimeSpan CauseTakes { get; init; } = TimeSpan.FromSeconds(2);
 
+    /// <summary>Where jobs that name no checkpoint store keep theirs, each in a folder of its own; null: on the node of rank 0.</summary>
+    public string? Store { get; init; }
+
+    /// <summary>Log lines are JSON objects.</summary>
+    public bool JsonLog { get; init; }
+
     /// <summary>TRAINER_HANG_SECONDS changes <see cref="Hang"/>.</summary>
     public static CoordinatorOptions FromEnvironment() =>
         double.TryParse(Environment.GetEnvironmentVariable("TRAINER_HANG_SECONDS"), CultureInfo.InvariantCulture, out double seconds)

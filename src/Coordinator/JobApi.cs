@@ -14,29 +14,39 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
 {
     public void Map(IEndpointRouteBuilder routes)
     {
-        RouteGroupBuilder v1 = routes.MapGroup("/v1");
-        v1.MapGet("/info", context => Http.AnswerAsync(context, Info(), ContractsJson.Default.CoordinatorInfo));
-        v1.MapPost("/stop", StopAsync);
-        v1.MapPost("/jobs", SubmitAsync);
-        v1.MapGet("/jobs", ListAsync);
-        v1.MapGet("/jobs/{job}", GetAsync);
-        v1.MapPost("/jobs/{job}/cancel", CancelAsync);
-        v1.MapPost("/jobs/{job}/pause", PauseAsync);
-        v1.MapPost("/jobs/{job}/resume", ResumeAsync);
-        v1.MapPost("/jobs/{job}/priority", PriorityAsync);
-        v1.MapGet("/jobs/{job}/attempts/{attempt}/ranks/{rank}/{stream}", StreamAsync);
+        Role[] users = [Role.User];
+        routes.MapGet("/v1/info", context => Http.AnswerAsync(context, Info(), ContractsJson.Default.CoordinatorInfo))
+            .WithMetadata(new Operation("Which coordinator answers.") { Roles = [Role.User, Role.Worker], Answer = ContractsJson.Default.CoordinatorInfo });
+        routes.MapPost("/v1/stop", StopAsync)
+            .WithMetadata(new Operation("Ends the coordinator; ranks go on.") { Answer = ContractsJson.Default.CoordinatorInfo });
+        routes.MapPost("/v1/jobs", SubmitAsync).WithMetadata(new Operation("Submits a job.")
+        {
+            Roles = users, Request = ContractsJson.Default.SubmitRequest, Answer = ContractsJson.Default.JobView,
+        });
+        routes.MapGet("/v1/jobs", ListAsync).WithMetadata(new Operation("Every job, in order of submission.") { Roles = users, Answer = ContractsJson.Default.JobList });
+        routes.MapGet("/v1/jobs/{job}", GetAsync).WithMetadata(OfJob("One job, by id, unique name, or unique beginning of an id."));
+        routes.MapPost("/v1/jobs/{job}/cancel", CancelAsync).WithMetadata(OfJob("Ends a job after a last checkpoint."));
+        routes.MapPost("/v1/jobs/{job}/pause", PauseAsync).WithMetadata(OfJob("Stops a job after a checkpoint, until it is resumed."));
+        routes.MapPost("/v1/jobs/{job}/resume", ResumeAsync).WithMetadata(OfJob("Goes on with a paused, failed or cancelled job."));
+        routes.MapPost("/v1/jobs/{job}/priority", PriorityAsync)
+            .WithMetadata(OfJob("Sets a job's priority.") with { Request = ContractsJson.Default.PriorityRequest });
+        routes.MapGet("/v1/jobs/{job}/attempts/{attempt}/ranks/{rank}/{stream}", StreamAsync)
+            .WithMetadata(new Operation("What a rank wrote (stdout, stderr, metrics, samples or stacks), at most 1 MiB; the header X-Length says how much there is.")
+            {
+                Roles = users, ContentType = "application/octet-stream", Query = new Dictionary<string, string> { ["offset"] = "Of the first byte; 0 when absent." },
+            });
+
+        Operation OfJob(string summary) => new(summary) { Roles = users, Answer = ContractsJson.Default.JobView };
     }
 
     private async Task StopAsync(HttpContext context)
     {
-        Access.Require(context);
         await Http.AnswerAsync(context, Info(), ContractsJson.Default.CoordinatorInfo);
         lifetime.StopApplication();
     }
 
     private async Task SubmitAsync(HttpContext context)
     {
-        Access.Require(context, Role.User);
         SubmitRequest request = await Http.ReadAsync(context, ContractsJson.Default.SubmitRequest);
         // JSON is YAML: the rules of job files hold for whatever a client sends.
         JobConfig config = JobConfigFile.Parse(JobConfigJson.Write(request.Config), "/config.json");
@@ -157,7 +167,6 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
     /// <summary>What the caller may see, in order of submission.</summary>
     private async Task<JobIndexEntry[]> IndexAsync(HttpContext context)
     {
-        Access.Require(context, Role.User);
         Caller caller = Access.Of(context);
         ImmutableArray<JobIndexEntry>[] shards = await Task.WhenAll(JobIndexShards.All.Select(shard => grains.GetGrain<IJobIndexGrain>(shard).List()));
         return [.. shards.SelectMany(shard => shard).Where(entry => caller.MaySee(entry.Project))

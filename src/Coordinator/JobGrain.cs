@@ -38,6 +38,7 @@ public sealed partial class JobGrain(
         {
             return Job;
         }
+        spec = InStore(spec);
         await Index.Register(JobIndexEntry.Of(spec, time.GetUtcNow()));
         Directory.CreateDirectory(Files.Directory);
         await File.WriteAllTextAsync(Files.Config, spec.Config);
@@ -102,6 +103,14 @@ public sealed partial class JobGrain(
     private IJobIndexGrain Index => GrainFactory.GetGrain<IJobIndexGrain>(JobIndexShards.Of(Id));
 
     private INodeGrain Node(string node) => GrainFactory.GetGrain<INodeGrain>(node);
+
+    /// <summary>Gives a job that names no checkpoint store its folder in the coordinator's.</summary>
+    private JobSpec InStore(JobSpec spec)
+    {
+        return options.Store is { } store && JobConfigJson.Read(spec.Config) is { Checkpoint: { Store: null } checkpoint } config
+            ? spec with { Config = JobConfigJson.Write(config with { Checkpoint = checkpoint with { Store = $"{store.TrimEnd('/')}/{spec.Id}" } }) }
+            : spec;
+    }
 
     private async Task<JobRecord?> AskAsync(Func<DateTimeOffset, JobEvent> asked)
     {

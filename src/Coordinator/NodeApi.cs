@@ -15,17 +15,30 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
 
     public void Map(IEndpointRouteBuilder routes)
     {
-        routes.MapGet("/v1/nodes", ListAsync);
-        routes.MapPost("/v1/nodes/{node}/report", ReportAsync);
-        routes.MapGet("/v1/nodes/{node}/changes", ChangesAsync);
-        routes.MapPost("/v1/nodes/{node}/drain", context => DrainAsync(context, true));
-        routes.MapPost("/v1/nodes/{node}/undrain", context => DrainAsync(context, false));
-        routes.MapPut("/v1/jobs/{job}/attempts/{attempt}/ranks/{rank}/{stream}", StoreAsync);
+        Role[] workers = [Role.Worker];
+        routes.MapGet("/v1/nodes", ListAsync).WithMetadata(new Operation("Every node that has reported; which ranks run there is for admins.")
+        {
+            Roles = [Role.User], Answer = ContractsJson.Default.NodeList, Query = new Dictionary<string, string> { ["pool"] = "Of this pool; of all when absent." },
+        });
+        routes.MapPost("/v1/nodes/{node}/report", ReportAsync).WithMetadata(new Operation("An agent says how its node is and receives everything that is to run there.")
+        {
+            Roles = workers, Request = ContractsJson.Default.NodeReport, Answer = ContractsJson.Default.NodeOrders,
+        });
+        routes.MapGet("/v1/nodes/{node}/changes", ChangesAsync)
+            .WithMetadata(new Operation("Answers when there may be new orders for the node, or after 20 s.") { Roles = workers, Status = StatusCodes.Status204NoContent });
+        routes.MapPost("/v1/nodes/{node}/drain", context => DrainAsync(context, true))
+            .WithMetadata(new Operation("Moves a node's ranks elsewhere and gives it no new ones.") { Answer = ContractsJson.Default.NodeView });
+        routes.MapPost("/v1/nodes/{node}/undrain", context => DrainAsync(context, false))
+            .WithMetadata(new Operation("Takes a node back into service.") { Answer = ContractsJson.Default.NodeView });
+        routes.MapPut("/v1/jobs/{job}/attempts/{attempt}/ranks/{rank}/{stream}", StoreAsync).WithMetadata(new Operation("An agent sends what a rank wrote, at most 1 MiB.")
+        {
+            Roles = workers, TakesBytes = true, Answer = ContractsJson.Default.LogLength,
+            Query = new Dictionary<string, string> { ["offset"] = "Of the first byte in the stream." },
+        });
     }
 
     private async Task ReportAsync(HttpContext context)
     {
-        Access.Require(context, Role.Worker);
         NodeReport report = await Http.ReadAsync(context, ContractsJson.Default.NodeReport);
         if (report.Contract != NodeReport.CurrentContract)
         {
@@ -44,18 +57,16 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
     /// <summary>Answers 204 when there may be new orders, or after a while.</summary>
     private async Task ChangesAsync(HttpContext context)
     {
-        Access.Require(context, Role.Worker);
         await changes.WaitAsync((string)context.Request.RouteValues["node"]!, s_wait, context.RequestAborted);
         context.Response.StatusCode = StatusCodes.Status204NoContent;
     }
 
     private async Task ListAsync(HttpContext context)
     {
-        Access.Require(context, Role.User);
-        // Pools are found through their nodes; a pool of its own needs a job that names it.
-        string pool = context.Request.Query["pool"] is [{ Length: > 0 } given, ..] ? given : "default";
-        ImmutableArray<string> names = await grains.GetGrain<IQueueGrain>(pool).Nodes();
-        NodeView?[] nodes = await Task.WhenAll(names.Select(name => grains.GetGrain<INodeGrain>(name).Get()));
+        ImmutableArray<string> pools = await grains.GetGrain<IPoolIndexGrain>(IPoolIndexGrain.Key).List();
+        string? only = context.Request.Query["pool"] is [{ Length: > 0 } given, ..] ? given : null;
+        ImmutableArray<string>[] names = await Task.WhenAll(pools.Where(pool => only is null || pool == only).Select(pool => grains.GetGrain<IQueueGrain>(pool).Nodes()));
+        NodeView?[] nodes = await Task.WhenAll(names.SelectMany(name => name).Distinct().Select(name => grains.GetGrain<INodeGrain>(name).Get()));
         bool all = Access.Of(context).Role is Role.Admin;
         await Http.AnswerAsync(context, new NodeList { Nodes = [.. nodes.OfType<NodeView>().Select(node => all ? node : node with { Ranks = [] })] },
             ContractsJson.Default.NodeList);
@@ -63,7 +74,6 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
 
     private async Task DrainAsync(HttpContext context, bool drain)
     {
-        Access.Require(context);
         INodeGrain node = grains.GetGrain<INodeGrain>((string)context.Request.RouteValues["node"]!);
         if (await node.Get() is null)
         {
@@ -75,7 +85,6 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
 
     private async Task StoreAsync(HttpContext context)
     {
-        Access.Require(context, Role.Worker);
         (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
         if (!JobId.TryParse((string?)context.Request.RouteValues["job"], out JobId job)
             || !long.TryParse(context.Request.Query["offset"], NumberStyles.None, CultureInfo.InvariantCulture, out long offset)

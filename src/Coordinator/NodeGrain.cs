@@ -18,6 +18,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
     private readonly Dictionary<RankName, long> _unclaimed = [];
     private readonly HashSet<RankName> _released = [];
     private readonly Queue<long> _strikes = [];
+    private string? _lastStrike;
     private NodeReport? _report;
     private NodeOffer? _offered;
     private long _heard, _offeredAt;
@@ -111,6 +112,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
     public Task Strike(string reason)
     {
         _strikes.Enqueue(time.GetTimestamp());
+        _lastStrike = reason;
         return Task.CompletedTask;
     }
 
@@ -133,6 +135,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
                 : Strikes >= ManyStrikes ? "suspect" : "ready",
             SilentSeconds = silent.TotalSeconds,
             Strikes = Strikes,
+            LastStrike = Strikes > 0 ? _lastStrike : null,
             Ranks = [.. live],
             Version = report.Version,
         });

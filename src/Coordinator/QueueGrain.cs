@@ -5,8 +5,8 @@ using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
 
-/// <summary>One pool. Keeps what jobs and nodes say in memory and lets <see cref="Placement"/> decide.</summary>
-public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
+/// <summary>One pool. Keeps what jobs and nodes say in memory, stores the quotas, and lets <see cref="Placement"/> decide.</summary>
+public sealed class QueueGrain([PersistentState("queue")] IPersistentState<QueueState> state, TimeProvider time) : Grain, IQueueGrain
 {
     private static readonly TimeSpan s_jobPatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan s_nodePatience = TimeSpan.FromSeconds(10);
@@ -17,7 +17,6 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
     private readonly Dictionary<JobId, Entry> _jobs = [];
     private readonly SortedSet<Entry> _waiting = new(Comparer<Entry>.Create((a, b) => Placement.Order(a.Request).CompareTo(Placement.Order(b.Request))));
     private readonly SortedDictionary<string, Node> _nodes = new(StringComparer.Ordinal);
-    private readonly Dictionary<string, int> _quotas = new(StringComparer.Ordinal);
     private Dictionary<JobId, int> _positions = [];
     private long _activated, _numbered, _looked;
     private bool _changed;
@@ -27,8 +26,10 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
         _activated = time.GetTimestamp();
         // Nodes fall silent and come back, and the gathering ends, without a call of their own.
         this.RegisterGrainTimer(_ => Look(), new GrainTimerCreationOptions { DueTime = s_gathering, Period = s_look, KeepAlive = true });
-        return Task.CompletedTask;
+        return GrainFactory.GetGrain<IPoolIndexGrain>(IPoolIndexGrain.Key).Register(this.GetPrimaryKeyString());
     }
+
+    private Dictionary<string, int> Quotas => state.State.Quotas;
 
     public Task<QueuePlace> Acquire(QueueRequest request)
     {
@@ -63,19 +64,36 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
 
     public Task<ImmutableArray<string>> Nodes() => Task.FromResult<ImmutableArray<string>>([.. _nodes.Keys]);
 
-    public Task SetQuota(string project, int? slots)
+    public async Task SetQuota(string project, int? slots)
     {
         if (slots is { } most)
         {
-            _quotas[project] = most;
+            Quotas[project] = most;
         }
         else
         {
-            _quotas.Remove(project);
+            Quotas.Remove(project);
         }
+        await state.WriteStateAsync();
         _changed = true;
         Place();
-        return Task.CompletedTask;
+    }
+
+    public Task<PoolView> Get()
+    {
+        List<FreeNode> free = Free();
+        Dictionary<string, int> used = Used();
+        return Task.FromResult(new PoolView
+        {
+            Pool = this.GetPrimaryKeyString(),
+            Nodes = free.Count,
+            Slots = free.Sum(node => _nodes[node.Name].Offer.Slots),
+            Free = free.Sum(node => Math.Max(0, node.Free)),
+            Running = _jobs.Count - _waiting.Count,
+            Waiting = _waiting.Count,
+            Projects = [.. used.Where(use => use.Value > 0).Select(use => use.Key).Union(Quotas.Keys).Order(StringComparer.Ordinal)
+                .Select(project => new ProjectUse { Project = project, Used = used.GetValueOrDefault(project), Quota = Quotas.TryGetValue(project, out int most) ? most : null })],
+        });
     }
 
     private Task Look()
@@ -124,7 +142,7 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
         }
         _changed = false;
         foreach ((JobId job, ImmutableArray<string> nodes) in Placement.Decide(
-            Free(), _waiting.Select(entry => entry.Request), Used(), _quotas, time.GetUtcNow()))
+            Free(), _waiting.Select(entry => entry.Request), Used(), Quotas, time.GetUtcNow()))
         {
             Grant(_jobs[job], nodes);
             if (job != except)
@@ -189,7 +207,7 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
         string position = $"position {_positions.GetValueOrDefault(entry.Request.Job, 1)} of {_waiting.Count}";
         List<FreeNode> free = Free();
         int ranks = entry.Request.Ranks, slots = free.Sum(node => Math.Max(0, node.Free)), all = _nodes.Values.Sum(node => node.Offer.Closed ? 0 : node.Offer.Slots);
-        if (_quotas.TryGetValue(entry.Request.Project, out int most) && Used().GetValueOrDefault(entry.Request.Project) + ranks > most)
+        if (Quotas.TryGetValue(entry.Request.Project, out int most) && Used().GetValueOrDefault(entry.Request.Project) + ranks > most)
         {
             return $"waiting for the quota of project {entry.Request.Project} ({most} slots; {position})";
         }
@@ -225,4 +243,12 @@ public sealed class QueueGrain(TimeProvider time) : Grain, IQueueGrain
     }
 
     private sealed record Node(NodeOffer Offer, long Heard);
+}
+
+/// <summary>What is stored of a pool.</summary>
+[GenerateSerializer, Alias("trainer.queue-state")]
+public sealed class QueueState
+{
+    /// <summary>Most slots of a project at once; absent: no bound.</summary>
+    [Id(0)] public Dictionary<string, int> Quotas { get; set; } = new(StringComparer.Ordinal);
 }

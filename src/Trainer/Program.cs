@@ -29,6 +29,7 @@ var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --foll
     Cancel.Create(),
     Priority.Create(),
     Nodes.Create(),
+    Pools.Create(),
     Export.Create(),
     Generate.Create(),
     Verify.Create(),
@@ -37,6 +38,8 @@ var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --foll
     Serve.Create(),
     Trainer.Cli.Commands.Worker.Create(),
     Token.Create(),
+    Schema.Create(),
+    Completion.Create(),
     Stop.Create(),
     Rank.Create(),
 };

@@ -1,10 +1,5 @@
 using System.Net;
-using System.Net.Http.Headers;
-using System.Net.Http.Json;
-using System.Net.Sockets;
-using System.Security.Cryptography;
-using System.Text;
-using System.Text.Json;
+using System.Text.Json.Nodes;
 using Trainer.Contracts;
 using Trainer.Coordinator;
 
@@ -13,44 +8,30 @@ namespace Coordinator.Tests;
 /// <summary>Over TCP a token decides who sees and does what; a refusal tells nothing.</summary>
 public sealed class AccessTests : IAsyncLifetime
 {
-    private readonly TestHome _home = new();
-    private CoordinatorHost? _host;
-    private Uri? _address;
+    private OpenCoordinator? _open;
 
-    public async Task InitializeAsync()
-    {
-        string tokens = Path.Combine(_home.Root, "tokens.json");
-        AccessEntry[] entries = [Entry("a", "user", "alpha"), Entry("b", "user", "beta"), Entry("w", "worker", null), Entry("x", "admin", null)];
-        await File.WriteAllTextAsync(tokens, JsonSerializer.Serialize(entries, ContractsJson.Default.AccessEntryArray));
-        using (var listener = new TcpListener(IPAddress.Loopback, 0))
-        {
-            listener.Start();
-            _address = new Uri($"http://{listener.LocalEndpoint}");
-        }
-        _host = await CoordinatorHost.StartAsync(_home.Home, new CoordinatorOptions(),
-            CoordinatorEndpoints.Create([_address.ToString()], tokens, null, null));
-    }
+    private OpenCoordinator Open => _open!;
 
-    public async Task DisposeAsync()
-    {
-        _home.Dispose();
-        await _host!.DisposeAsync();
-    }
+    public async Task InitializeAsync() => _open = await OpenCoordinator.StartAsync();
+
+    public async Task DisposeAsync() => await Open.DisposeAsync();
 
     [Fact]
     public async Task A_token_of_one_project_sees_nothing_of_another()
     {
-        using CoordinatorClient alpha = Client("a"), beta = Client("b"), admin = Client("x");
-        JobView job = await alpha.SubmitAsync(new SubmitRequest { Config = _home.Job("secret"), IdempotencyKey = "k" });
-        JobView other = await beta.SubmitAsync(new SubmitRequest { Config = _home.Job("secret"), IdempotencyKey = "k" });
+        using CoordinatorClient alpha = Open.Client("a"), beta = Open.Client("b"), admin = Open.Client("x");
+        JobView job = await alpha.SubmitAsync(new SubmitRequest { Config = Open.Home.Job("secret"), IdempotencyKey = "k" });
+        JobView other = await beta.SubmitAsync(new SubmitRequest { Config = Open.Home.Job("secret"), IdempotencyKey = "k" });
 
         Assert.NotEqual(job.Id, other.Id);
         Assert.Equal("alpha", job.Project);
         Assert.Equal([other.Id], (await beta.ListAsync()).Jobs.Select(view => view.Id));
         Assert.Equal(2, (await admin.ListAsync()).Jobs.Length);
-        foreach ((HttpMethod method, string path) in JobPaths(job.Id))
+        var ofJobs = (await Open.OperationsAsync(job.Id)).Where(operation => operation.Route.Contains("{job}", StringComparison.Ordinal) && IsFor(operation.Told, "user")).ToArray();
+        Assert.True(ofJobs.Length >= 6);
+        foreach ((HttpMethod method, string path, _, _) in ofJobs)
         {
-            using HttpResponseMessage refused = await SendAsync("b", method, path, "{\"priority\": 1}");
+            using HttpResponseMessage refused = await Open.SendAsync("b", method, path, "{\"priority\": 1}");
             Assert.True(refused.StatusCode == HttpStatusCode.NotFound, $"{method} {path}: {refused.StatusCode}");
             string text = await refused.Content.ReadAsStringAsync();
             Assert.DoesNotContain("alpha", text, StringComparison.Ordinal);
@@ -62,30 +43,55 @@ public sealed class AccessTests : IAsyncLifetime
     [Fact]
     public async Task Without_a_token_nothing_but_the_health_is_told()
     {
-        foreach ((HttpMethod method, string path) in JobPaths(new JobId("some-job1")).Concat(OtherPaths))
+        var guarded = (await Open.OperationsAsync(new JobId("some-job1"))).Where(operation => operation.Told["security"] is not null).ToArray();
+        Assert.True(guarded.Length >= 18);
+        foreach ((HttpMethod method, string path) in guarded.Select(operation => (operation.Method, operation.Path)).Append((HttpMethod.Get, "/nothing")))
         {
             foreach (string? token in new[] { null, "wrong", "" })
             {
-                using HttpResponseMessage refused = await SendAsync(token, method, path, "{}");
+                using HttpResponseMessage refused = await Open.SendAsync(token, method, path);
                 Assert.True(refused.StatusCode == HttpStatusCode.Unauthorized, $"{method} {path}: {refused.StatusCode}");
                 Assert.Contains("a valid token is needed", await refused.Content.ReadAsStringAsync(), StringComparison.Ordinal);
             }
         }
-        using HttpResponseMessage health = await SendAsync(null, HttpMethod.Get, "/health", "");
-        using HttpResponseMessage ready = await SendAsync(null, HttpMethod.Get, "/ready", "");
-        Assert.Equal((HttpStatusCode.OK, HttpStatusCode.OK), (health.StatusCode, ready.StatusCode));
+        Assert.Equal(HttpStatusCode.OK, await Open.StatusAsync(null, HttpMethod.Get, "/health"));
+        Assert.Equal(HttpStatusCode.OK, await Open.StatusAsync(null, HttpMethod.Get, "/ready"));
+    }
+
+    /// <summary>The endpoints without a token are these and no others; every mapped one is told.</summary>
+    [Fact]
+    public async Task What_is_open_is_listed_here()
+    {
+        Assert.Equal(["/health", "/openapi.json", "/ready"],
+            (await Open.OperationsAsync(new JobId("some-job1"))).Where(operation => operation.Told["security"] is null).Select(operation => operation.Route));
+        Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("x", HttpMethod.Get, "/nothing"));
+        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("a", HttpMethod.Get, "/nothing"));
+    }
+
+    /// <summary>What each role may not do is refused at every endpoint before the body is read.</summary>
+    [Theory]
+    [InlineData("a", "user")]
+    [InlineData("w", "worker")]
+    public async Task A_role_is_refused_wherever_it_is_not_named(string token, string role)
+    {
+        var others = (await Open.OperationsAsync(new JobId("some-job1"))).Where(operation => operation.Told["security"] is not null && !IsFor(operation.Told, role)).ToArray();
+        Assert.NotEmpty(others);
+        foreach ((HttpMethod method, string path, _, _) in others)
+        {
+            Assert.True(await Open.StatusAsync(token, method, path, "not json") == HttpStatusCode.Forbidden, $"{method} {path}");
+        }
     }
 
     [Fact]
     public async Task Each_role_does_its_own_and_no_more()
     {
-        Assert.Equal(HttpStatusCode.Forbidden, await StatusAsync("w", HttpMethod.Get, "/v1/jobs"));
-        Assert.Equal(HttpStatusCode.Forbidden, await StatusAsync("w", HttpMethod.Post, "/v1/stop"));
-        Assert.Equal(HttpStatusCode.Forbidden, await StatusAsync("a", HttpMethod.Post, "/v1/stop"));
-        Assert.Equal(HttpStatusCode.Forbidden, await StatusAsync("a", HttpMethod.Post, "/v1/nodes/n1/report"));
-        Assert.Equal(HttpStatusCode.Forbidden, await StatusAsync("a", HttpMethod.Post, "/v1/nodes/n1/drain"));
-        Assert.Equal(HttpStatusCode.Forbidden, await StatusAsync("a", HttpMethod.Put, "/v1/jobs/some-job1/attempts/1/ranks/0/stdout?offset=0"));
-        Assert.Equal(HttpStatusCode.OK, await StatusAsync("a", HttpMethod.Get, "/v1/nodes"));
+        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("w", HttpMethod.Get, "/v1/jobs"));
+        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("w", HttpMethod.Post, "/v1/stop"));
+        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("a", HttpMethod.Post, "/v1/stop"));
+        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("a", HttpMethod.Post, "/v1/nodes/n1/report"));
+        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("a", HttpMethod.Post, "/v1/nodes/n1/drain"));
+        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("a", HttpMethod.Put, "/v1/jobs/some-job1/attempts/1/ranks/0/stdout?offset=0"));
+        Assert.Equal(HttpStatusCode.OK, await Open.StatusAsync("a", HttpMethod.Get, "/v1/nodes"));
     }
 
     [Fact]
@@ -101,12 +107,12 @@ public sealed class AccessTests : IAsyncLifetime
         await TextAsync(HttpStatusCode.BadRequest, "n1", """{"contract": 1, "node": "n1", "slots": 1, "ranks": []}""");
         await TextAsync(HttpStatusCode.BadRequest, "n1", "null");
         await TextAsync(HttpStatusCode.RequestEntityTooLarge, "n1", new string(' ', 3 << 20));
-        using CoordinatorClient admin = Client("x");
-        Assert.Empty((await admin.NodesAsync("default")).Nodes);
+        using CoordinatorClient admin = Open.Client("x");
+        Assert.Empty((await admin.NodesAsync()).Nodes);
 
         async Task<string> TextAsync(HttpStatusCode expected, string node, string body)
         {
-            using HttpResponseMessage response = await SendAsync("w", HttpMethod.Post, $"/v1/nodes/{node}/report", body);
+            using HttpResponseMessage response = await Open.SendAsync("w", HttpMethod.Post, $"/v1/nodes/{node}/report", body);
             string text = await response.Content.ReadAsStringAsync();
             Assert.True(response.StatusCode == expected, $"{response.StatusCode} for {body[..Math.Min(60, body.Length)]}: {text}");
             return text;
@@ -119,49 +125,30 @@ public sealed class AccessTests : IAsyncLifetime
     [InlineData("{", "not a list of tokens")]
     public void A_wrong_list_of_tokens_is_named(string json, string expected)
     {
-        string path = Path.Combine(_home.Root, "wrong.json");
+        string path = Path.Combine(Open.Home.Root, "wrong.json");
         File.WriteAllText(path, json);
         string message = Assert.Throws<ConfigException>(() => CoordinatorEndpoints.Create(["http://127.0.0.1:1"], path, null, null)).Message;
         Assert.Contains(path, message, StringComparison.Ordinal);
         Assert.Contains(expected, message, StringComparison.Ordinal);
     }
 
-    private static IEnumerable<(HttpMethod Method, string Path)> OtherPaths =>
-    [
-        (HttpMethod.Get, "/v1/info"), (HttpMethod.Post, "/v1/stop"), (HttpMethod.Get, "/v1/jobs"), (HttpMethod.Post, "/v1/jobs"), (HttpMethod.Get, "/v1/nodes"),
-        (HttpMethod.Post, "/v1/nodes/n1/report"), (HttpMethod.Get, "/v1/nodes/n1/changes"), (HttpMethod.Post, "/v1/nodes/n1/drain"), (HttpMethod.Post, "/v1/nodes/n1/undrain"),
-        (HttpMethod.Put, "/v1/jobs/some-job1/attempts/1/ranks/0/stdout?offset=0"), (HttpMethod.Get, "/nothing"),
-    ];
-
-    private static IEnumerable<(HttpMethod Method, string Path)> JobPaths(JobId job) =>
-    [
-        (HttpMethod.Get, $"/v1/jobs/{job}"), (HttpMethod.Post, $"/v1/jobs/{job}/cancel"), (HttpMethod.Post, $"/v1/jobs/{job}/pause"),
-        (HttpMethod.Post, $"/v1/jobs/{job}/resume"), (HttpMethod.Post, $"/v1/jobs/{job}/priority"), (HttpMethod.Get, $"/v1/jobs/{job}/attempts/1/ranks/0/stdout"),
-    ];
-
-    private static AccessEntry Entry(string token, string role, string? project) =>
-        new() { Sha256 = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(token))), Role = role, Project = project };
-
-    private CoordinatorClient Client(string token) => CoordinatorClient.At(_address!.ToString(), token);
-
-    private async Task<HttpStatusCode> StatusAsync(string token, HttpMethod method, string path)
+    [Fact]
+    public async Task A_quota_is_kept_and_seen_by_its_project_only()
     {
-        using HttpResponseMessage response = await SendAsync(token, method, path, "{}");
-        return response.StatusCode;
+        using (CoordinatorClient admin = Open.Client("x"))
+        {
+            await admin.SetQuotaAsync("default", "alpha", 3);
+            Assert.Contains(new ProjectUse { Project = "alpha", Used = 0, Quota = 3 }, Assert.Single((await admin.PoolsAsync()).Pools).Projects);
+        }
+        using CoordinatorClient alpha = Open.Client("a"), beta = Open.Client("b");
+        Assert.Equal(3, Assert.Single(Assert.Single((await alpha.PoolsAsync()).Pools).Projects).Quota);
+        Assert.Empty(Assert.Single((await beta.PoolsAsync()).Pools).Projects);
+        JobView job = await alpha.SubmitAsync(new SubmitRequest { Config = Open.Home.Job("wide") with { Resources = new ResourcesConfig { Ranks = 4 } } });
+        await TestHome.UntilAsync(alpha, job.Id, view => view.Reason?.Contains("the quota of project alpha (3 slots", StringComparison.Ordinal) == true);
+        Assert.Equal(HttpStatusCode.BadRequest, await Open.StatusAsync("x", HttpMethod.Put, "/v1/pools/default/quotas/alpha", "{\"slots\": -1}"));
+        Assert.Equal(HttpStatusCode.BadRequest, await Open.StatusAsync("x", HttpMethod.Put, "/v1/pools/..%2F/quotas/alpha", "{\"slots\": 1}"));
     }
 
-    private async Task<HttpResponseMessage> SendAsync(string? token, HttpMethod method, string path, string body)
-    {
-        using var client = new HttpClient();
-        using var request = new HttpRequestMessage(method, new Uri(_address + path[1..]));
-        if (method != HttpMethod.Get)
-        {
-            request.Content = new StringContent(body, Encoding.UTF8, "application/json");
-        }
-        if (token is not null)
-        {
-            request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
-        }
-        return await client.SendAsync(request);
-    }
+    /// <summary>The roles are told in words: "For tokens of role user, admin."</summary>
+    private static bool IsFor(JsonNode told, string role) => ((string)told["description"]!).Contains($" {role},", StringComparison.Ordinal);
 }

@@ -72,7 +72,7 @@ internal sealed class Cluster : IDisposable
         await Place.SubmitAsync(["--set", $"checkpoint.store={Store}", .. options]);
 
     /// <summary>Empty while no coordinator answers.</summary>
-    public async Task<NodeView[]> NodesAsync() => [.. (await AskAsync(client => client.NodesAsync("default")))?.Nodes ?? []];
+    public async Task<NodeView[]> NodesAsync() => [.. (await AskAsync(client => client.NodesAsync()))?.Nodes ?? []];
 
     public Task<JobView> UntilStepAsync(int step) => UntilJobAsync(job => job.Step >= step, $"step {step}");
 

@@ -18,27 +18,27 @@ internal static class Nodes
 
     private static Command List()
     {
-        var pool = new Option<string>("--pool") { Description = "Of this pool.", DefaultValueFactory = _ => "default" };
+        var pool = new Option<string?>("--pool") { Description = "Of this pool only." };
         Option<string> format = Shared.Format();
         var command = new Command("list", "Every machine that has reported to the coordinator.") { pool, format };
         command.SetAction(async (options, cancellationToken) =>
         {
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
-            NodeList list = await client.NodesAsync(options.GetValue(pool)!, cancellationToken);
+            NodeList list = await client.NodesAsync(options.GetValue(pool), cancellationToken);
             if (options.GetValue(format) == "json")
             {
                 Console.WriteLine(JsonSerializer.Serialize(list, ContractsJson.Default.NodeList));
                 return ExitCode.Succeeded;
             }
             var table = new Table { Border = TableBorder.None };
-            table.AddColumns("NODE", "STATE", "SLOTS", "KIND", "RANKS", "LAST HEARD", "STRIKES");
+            table.AddColumns("NODE", "POOL", "STATE", "SLOTS", "KIND", "RANKS", "LAST HEARD", "STRIKES", "LAST STRIKE");
             foreach (NodeView node in list.Nodes)
             {
                 table.AddRow(new Text[]
                 {
-                    new(node.Node), new(node.State), new(node.Slots.ToString(CultureInfo.InvariantCulture)), new(Spelling.Of(node.Kind)),
+                    new(node.Node), new(node.Pool), new(node.State), new(node.Slots.ToString(CultureInfo.InvariantCulture)), new(Spelling.Of(node.Kind)),
                     new(string.Join(' ', node.Ranks.Select(rank => $"{rank.Job}/{rank.Rank}"))),
-                    new(string.Create(CultureInfo.InvariantCulture, $"{node.SilentSeconds:0} s ago")), new(node.Strikes.ToString(CultureInfo.InvariantCulture)),
+                    new(string.Create(CultureInfo.InvariantCulture, $"{node.SilentSeconds:0} s ago")), new(node.Strikes.ToString(CultureInfo.InvariantCulture)), new(node.LastStrike ?? ""),
                 });
             }
             AnsiConsole.Write(table);

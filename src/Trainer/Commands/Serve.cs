@@ -13,19 +13,27 @@ internal static class Serve
         var tokens = new Option<string?>("--tokens") { Description = "Who may use them: a list that \"trainer token\" writes.", HelpName = "FILE" };
         var certificate = new Option<string?>("--certificate") { Description = "PEM file for https.", HelpName = "FILE" };
         var key = new Option<string?>("--key") { Description = "PEM file of its key.", HelpName = "FILE" };
+        var store = new Option<string?>("--store") { Description = "Where jobs that name no checkpoint store keep theirs: azblob://CONTAINER/PREFIX, or a directory that all workers reach." };
+        var logFormat = new Option<string>("--log-format") { Description = "text, or json for log collectors.", DefaultValueFactory = _ => "text" };
+        logFormat.AcceptOnlyFromAmong("text", "json");
         var noWorker = new Option<bool>("--no-worker") { Description = "Runs no ranks on this machine itself." };
         var command = new Command("serve", "Runs the coordinator in the foreground, with a worker for this machine. Ranks outlive it and are found again.")
         {
-            listen, tokens, certificate, key, noWorker,
+            listen, tokens, certificate, key, store, logFormat, noWorker,
         };
         command.SetAction(async (options, cancellationToken) =>
         {
             TrainerHome home = TrainerHome.FromEnvironment();
             CoordinatorEndpoints endpoints = CoordinatorEndpoints.Create(
                 options.GetValue(listen)!, options.GetValue(tokens), options.GetValue(certificate), options.GetValue(key));
+            CoordinatorOptions knobs = CoordinatorOptions.FromEnvironment() with
+            {
+                Store = options.GetValue(store) is { } given ? given.Contains("://", StringComparison.Ordinal) ? given : Path.GetFullPath(given) : null,
+                JsonLog = options.GetValue(logFormat) == "json",
+            };
             try
             {
-                await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, CoordinatorOptions.FromEnvironment(), endpoints, cancellationToken);
+                await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, knobs, endpoints, cancellationToken);
                 await using IAsyncDisposable? agent = options.GetValue(noWorker) ? null
                     : await Agent.StartAsync(AgentOptions.OfThisMachine(home, home.Socket, "local") with { Logs = host.Logs }, cancellationToken);
                 Console.WriteLine($"the coordinator answers on {string.Join(", ", endpoints.Addresses.Select(address => address.ToString()).Prepend(home.Socket))}");

@@ -8,7 +8,12 @@ namespace Trainer.Cli.Commands;
 /// <summary>Arguments and options that several verbs take, and how a job is printed.</summary>
 internal static partial class Shared
 {
-    public static Argument<string> Job() => new("JOB") { Description = "A job id, a unique job name, or the beginning of an id." };
+    public static Argument<string> Job()
+    {
+        var job = new Argument<string>("JOB") { Description = "A job id, a unique job name, or the beginning of an id." };
+        job.CompletionSources.Add(_ => JobIds());
+        return job;
+    }
 
     public static Argument<string> File() => new("FILE") { Description = "The job: a YAML file, see configs/." };
 
@@ -60,6 +65,24 @@ internal static partial class Shared
     }
 
     public static void PrintJson(JobView job) => Console.WriteLine(JsonSerializer.Serialize(job, ContractsJson.Default.JobView));
+
+    /// <summary>For a shell that completes a word: of a coordinator that answers at once, else none.</summary>
+    private static string[] JobIds()
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(1));
+        try
+        {
+            return Task.Run(async () =>
+            {
+                using CoordinatorClient? client = await CoordinatorLocator.FromEnvironment().FindAsync(limit.Token);
+                return client is null ? Array.Empty<string>() : (await client.ListAsync(limit.Token)).Jobs.Reverse().Select(job => job.Id.Value).ToArray();
+            }).GetAwaiter().GetResult();
+        }
+        catch (Exception error) when (error is CoordinatorException or OperationCanceledException or ConfigException)
+        {
+            return [];
+        }
+    }
 
     [GeneratedRegex(@"^([a-z_]+(?:\.[a-z_]+|\[\d+\])+): ")]
     private static partial Regex Key();

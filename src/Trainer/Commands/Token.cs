@@ -24,6 +24,10 @@ internal static class Token
             {
                 throw new ConfigException("a token of role user needs --project, and others have none");
             }
+            if (given == "user" && !JobId.TryParse(options.GetValue(project), out _))
+            {
+                throw new ConfigException($"--project {options.GetValue(project)}: lower-case letters, digits, '-', '.' and '_' are expected, as in the name of a job");
+            }
             AccessEntry[] entries = File.Exists(path) ? Read(path) : [];
             string token = "trn_" + Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32));
             var entry = new AccessEntry
