@@ -9,6 +9,9 @@ namespace Trainer.Worker;
 /// <summary>Everything that can be known to be wrong with a job before anything is queued, without loading libtorch.</summary>
 public static class Preflight
 {
+    /// <summary>A person waits for the answer.</summary>
+    private static readonly TimeSpan s_storePatience = TimeSpan.FromSeconds(10);
+
     /// <returns>One sentence a problem, naming the file and the cure; empty when the job can start.</returns>
     public static IReadOnlyList<string> Check(JobConfig job)
     {
@@ -130,7 +133,7 @@ public static class Preflight
         {
             ChatTemplate template = ChatTemplate.Create(ChatTemplate.Resolve(job.Data.Template, config.ModelType), ChatOptions.From(job.Data));
             string fingerprint = TrainingFingerprint.Of(job, PreparedData.TrainFingerprint(job.Data, job.Seed, tokenizer, template));
-            ICheckpointStore store = CheckpointStore.Open(address);
+            ICheckpointStore store = CheckpointStore.Open(address, patience: s_storePatience);
             IReadOnlyList<CheckpointFinding> findings = new CheckpointReader(store, TimeProvider.System)
                 .VerifyAsync(CancellationToken.None).GetAwaiter().GetResult();
             if (findings.FirstOrDefault(finding => finding.Manifest is { } manifest && manifest.Fingerprint != fingerprint) is { } other)

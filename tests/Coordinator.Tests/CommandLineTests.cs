@@ -14,8 +14,8 @@ public sealed class CommandLineTests : IAsyncLifetime
 
     public async Task DisposeAsync()
     {
-        _home.Dispose();
         await RunAsync("stop");
+        _home.Dispose();
     }
 
     [Fact]

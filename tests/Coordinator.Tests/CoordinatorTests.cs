@@ -28,8 +28,8 @@ public sealed class CoordinatorTests : IAsyncLifetime
     {
         Client.Dispose();
         Agent.Dispose();
-        _home.Dispose();
         await _host!.DisposeAsync();
+        _home.Dispose();
     }
 
     [Fact]

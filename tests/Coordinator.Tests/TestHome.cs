@@ -15,7 +15,7 @@ public sealed class TestHome : IDisposable
         # --job-dir DIR --attempt N --socket PATH
         cd "$2/attempt-$4" || exit 1
         echo "rank of attempt $4"
-        while [ ! -s do ]; do sleep 0.02; done
+        while [ ! -s do ]; do [ -d "$2" ] || exit 1; sleep 0.02; done
         if [ "$(cat do)" = crash ]; then echo boom >&2; kill -9 $$; fi
         cp do result.partial && mv result.partial result.json
         """;
@@ -110,12 +110,17 @@ public sealed class TestHome : IDisposable
         .Select(folder => int.TryParse(Path.GetFileName(folder), CultureInfo.InvariantCulture, out int pid) ? pid : 0)
         .Where(pid => pid > 0 && CommandOf(pid).StartsWith($"/bin/sh\0{Rank}\0--job-dir\0{Home.Job(job).Directory}\0--attempt\0{attempt}\0", StringComparison.Ordinal))];
 
+    /// <summary>Ranks that a test left behind end by themselves when their folder is gone.</summary>
     public void Dispose()
     {
-        foreach (string folder in Directory.Exists(Home.Jobs) ? Directory.GetDirectories(Home.Jobs, "attempt-*", SearchOption.AllDirectories) : [])
+        try
         {
-            // Ranks that a test left behind end by themselves.
-            File.WriteAllText(Path.Combine(folder, "do"), "crash");
+            Directory.Delete(Root, recursive: true);
+        }
+        catch (IOException)
+        {
+            // One of them has just written something.
+            Directory.Delete(Root, recursive: true);
         }
     }
 

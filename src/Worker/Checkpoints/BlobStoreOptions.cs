@@ -5,6 +5,9 @@ namespace Trainer.Worker.Checkpoints;
 /// <summary>How a <see cref="BlobStore"/> talks to its service.</summary>
 public sealed record BlobStoreOptions
 {
+    /// <summary>The outage that a training survives.</summary>
+    public static readonly TimeSpan Training = TimeSpan.FromMinutes(5);
+
     /// <summary>Bytes of a staged block and of a ranged read.</summary>
     public int BlockBytes { get; init; } = 16 << 20;
 
@@ -14,8 +17,8 @@ public sealed record BlobStoreOptions
     /// <summary>After this long one request counts as lost.</summary>
     public TimeSpan AttemptTimeout { get; init; } = TimeSpan.FromSeconds(100);
 
-    /// <summary>A request is tried again until this long after its first attempt: the outage that is survived.</summary>
-    public TimeSpan RetryBudget { get; init; } = TimeSpan.FromMinutes(5);
+    /// <summary>A request is tried again until this long after its first attempt.</summary>
+    public TimeSpan RetryBudget { get; init; } = Training;
 
     public TimeProvider Time { get; init; } = TimeProvider.System;
 
