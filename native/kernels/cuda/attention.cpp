@@ -46,21 +46,31 @@ void backward_in_order(const tn_attention_backward_args& args, bool hopper, cuda
     float* delta = static_cast<float*>(args.scratch);
     const RowFloats row_floats{delta, 1, args.shape.q_tokens, 1};
     attention_delta(args, row_floats, nullptr, stream);
-    if (hopper) hopper_attention_backward(args, row_floats, stream);
-    else portable_attention_backward(args, delta, stream);
+    if (hopper) {
+        hopper_attention_backward_keys(args, row_floats, nullptr, stream);
+        hopper_attention_backward_queries(args, row_floats, stream);
+    } else {
+        portable_attention_backward(args, delta, stream);
+    }
 }
 
 // dq itself is written last: until then its rows hold delta, so that scratch is one float32 dq and nothing more.
-void backward_in_any_order(const tn_attention_backward_args& args, cudaStream_t stream) {
+void backward_in_any_order(const tn_attention_backward_args& args, bool hopper, int32_t shared_bytes, cudaStream_t stream) {
     float* dq_NTH = static_cast<float*>(args.scratch);
-    const RowFloats delta{static_cast<float*>(args.dq_TNH.data), args.dq_TNH.token_stride / 2, args.dq_TNH.head_stride / 2,
-                          args.shape.head_dim / 2};
+    const RowFloats delta = delta_in_dq(args);
     attention_delta(args, delta, dq_NTH, stream);
-    hopper_attention_backward_any_order(args, delta, dq_NTH, stream);
-    attention_round_dq(args, dq_NTH, stream);
+    if (hopper) hopper_attention_backward_keys(args, delta, dq_NTH, stream);
+    else portable_attention_backward_any_order(args, delta, dq_NTH, shared_bytes, stream);
+    attention_round_dq(args, dq_NTH, !hopper, stream);
 }
 
 }  // namespace
+
+RowFloats delta_in_dq(const tn_attention_backward_args& args) {
+    int32_t together = 1;  // the most floats that a row of dq has room for, as a power of 2
+    while (4 * together <= args.shape.head_dim) together *= 2;
+    return {static_cast<float*>(args.dq_TNH.data), args.dq_TNH.token_stride / 2, args.dq_TNH.head_stride / 2, together};
+}
 
 void require_attention_shape(const tn_attention_shape& s) {
     if (s.dtype != TN_BFLOAT16 && s.dtype != TN_FLOAT16)
@@ -103,8 +113,10 @@ void attention_backward(const tn_attention_backward_args& args, void* stream) {
         require(reinterpret_cast<uintptr_t>(args.scratch) % 16 == 0, "scratch", "must be aligned to 16 bytes on CUDA");
     }
     const bool hopper = runs_hopper_kernels(device, s);
-    if (hopper && !args.deterministic) backward_in_any_order(args, static_cast<cudaStream_t>(stream));
-    else backward_in_order(args, hopper, static_cast<cudaStream_t>(stream));
+    if (!args.deterministic && (hopper || portable_attention_backward_any_order_fits(s.head_dim, device.shared_bytes)))
+        backward_in_any_order(args, hopper, device.shared_bytes, static_cast<cudaStream_t>(stream));
+    else
+        backward_in_order(args, hopper, static_cast<cudaStream_t>(stream));
 }
 
 int64_t attention_backward_scratch_bytes(const tn_attention_shape& s, bool deterministic) {

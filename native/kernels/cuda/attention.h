@@ -8,19 +8,27 @@ namespace trainer::cuda {
 // clears dq_NTH, float32 [q_heads, q_tokens, head_dim], unless it is null.
 void attention_delta(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream);
 
+// Where delta lies until dq itself is written: in its rows.
+RowFloats delta_in_dq(const tn_attention_backward_args& args);
+
 // Any chip from sm_80, head_dim a multiple of 8 up to 128. Backward is deterministic; delta is contiguous [q_heads, q_tokens].
 void portable_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream);
 void portable_attention_backward(const tn_attention_backward_args& args, const float* delta, cudaStream_t stream);
 
-// sm_90a, head_dim 64 or 128. Backward likewise.
+// The same, faster, but dq is added up in any order, in dq_NTH, which was cleared; each 16 of its columns come to lie as mma's
+// lanes hold them. Uses up to shared_bytes of shared memory a thread block, and needs what `fits` asks for.
+bool portable_attention_backward_any_order_fits(int32_t head_dim, int32_t shared_bytes);
+void portable_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
+                                           int32_t shared_bytes, cudaStream_t stream);
+
+// sm_90a, head_dim 64 or 128.
 void hopper_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream);
-void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream);
+// dk and dv. Also adds up dq, in any order, in dq_NTH, which was cleared, unless it is null.
+void hopper_attention_backward_keys(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream);
+// dq.
+void hopper_attention_backward_queries(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream);
 
-// The same, faster, but dq is added up in any order, in dq_NTH, which was cleared.
-void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
-                                         cudaStream_t stream);
-
-// dq = scale * dq_NTH, rounded to its type.
-void attention_round_dq(const tn_attention_backward_args& args, const float* dq_NTH, cudaStream_t stream);
+// dq = scale * dq_NTH, rounded to its type; in_lane_order: as the portable kernel leaves it.
+void attention_round_dq(const tn_attention_backward_args& args, const float* dq_NTH, bool in_lane_order, cudaStream_t stream);
 
 }  // namespace trainer::cuda

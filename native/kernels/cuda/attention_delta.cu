@@ -69,6 +69,12 @@ __device__ float exact_delta(const Parameters& p, const Sequence& s, int row, in
     load_row(q, p.q, token, head, a.head_dim, valid);
     load_row(dout, p.dout, token, head, a.head_dim, valid);
     float sum = 0, weighted = 0;
+    // The loads of four keys overlap. On older chips that cost a spilled register.
+#if __CUDA_ARCH__ >= 900
+#pragma unroll 4
+#else
+#pragma unroll 1
+#endif
     for (int i = 0; i < few_keys; ++i) {
         const int64_t key = s.k_begin + seen.from + i;
         const bool sees = valid && seen.from + i < seen.end;
@@ -86,7 +92,8 @@ template <class T, int Pieces>
 __global__ void __launch_bounds__(threads) delta(const __grid_constant__ Parameters p) {
     const Attention& a = p.attention;
     const int head = blockIdx.x % a.q_heads;
-    const Tile tile = find_tile(p.tiles, Axis::queries, blockIdx.x / a.q_heads);
+    // The lowest levels first: under a causal mask they have the rows that take longest.
+    const Tile tile = find_tile(p.tiles, Axis::queries, p.tiles.count - 1 - static_cast<int>(blockIdx.x) / a.q_heads);
     const Sequence& s = tile.sequence;
     constexpr int pass_rows = threads / row_threads, passes = tile_rows / pass_rows;
     const int first_row = tile.level * tile_rows, my_row = first_row + static_cast<int>(threadIdx.x) / row_threads;
@@ -114,10 +121,11 @@ __global__ void __launch_bounds__(threads) delta(const __grid_constant__ Paramet
         const Visible seen = visible_keys(a, s, row);
         return seen.end - seen.from;
     };
-    // From row to row the number of keys seen only grows, or only falls.
-    if (min(seen_keys(first_row), seen_keys(first_row + tile_rows - 1)) > few_keys) return;
 #pragma unroll 1
-    for (int row = my_row; row < my_row + tile_rows; row += pass_rows) {
+    for (int pass = 0; pass < passes; ++pass) {
+        // From row to row the number of keys seen only grows, or only falls.
+        const int first = first_row + pass * pass_rows, row = my_row + pass * pass_rows;
+        if (min(seen_keys(first), seen_keys(first + pass_rows - 1)) > few_keys) continue;
         const float result = exact_delta<T, Pieces>(p, s, row, head);
         if (const int seen = seen_keys(row); speaker && row < s.q_length && seen > 0 && seen <= few_keys)
             p.delta.at(s.q_begin + row, head) = result;
@@ -134,7 +142,7 @@ struct RoundParameters {
 
 constexpr int round_pieces = 4;
 
-template <class T>
+template <class T, bool InLaneOrder>
 __global__ void __launch_bounds__(threads) round_dq(const __grid_constant__ RoundParameters p) {
     const int row_pieces = p.head_dim / 8;
 #pragma unroll
@@ -142,11 +150,18 @@ __global__ void __launch_bounds__(threads) round_dq(const __grid_constant__ Roun
         const int64_t piece = (int64_t{blockIdx.x} * round_pieces + i) * threads + threadIdx.x;
         if (piece >= p.count) return;
         const int64_t row = piece / row_pieces;
-        const float4* from = reinterpret_cast<const float4*>(p.dq_NTH) + 2 * piece;
-        const float4 x = from[0], y = from[1];
-        *reinterpret_cast<uint4*>(p.dq.at(row % p.tokens, row / p.tokens) + piece % row_pieces * 8) =
-            uint4{pack<T>(x.x * p.scale, x.y * p.scale), pack<T>(x.z * p.scale, x.w * p.scale), pack<T>(y.x * p.scale, y.y * p.scale),
-                  pack<T>(y.z * p.scale, y.w * p.scale)};
+        const int at = static_cast<int>(piece % row_pieces);
+        // Lane j of four holds of 16 columns 2j, 2j + 1, 2j + 8 and 2j + 9. Half of 16 columns lie in order.
+        const bool in_lane_order = InLaneOrder && (at | 1) < row_pieces;
+        const float2* from = reinterpret_cast<const float2*>(p.dq_NTH) + 4 * (in_lane_order ? piece - at % 2 : piece) +
+                             (in_lane_order ? at % 2 : 0);
+        uint32_t two[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float2 x = from[in_lane_order ? 2 * j : j];
+            two[j] = pack<T>(x.x * p.scale, x.y * p.scale);
+        }
+        *reinterpret_cast<uint4*>(p.dq.at(row % p.tokens, row / p.tokens) + at * 8) = uint4{two[0], two[1], two[2], two[3]};
     }
 }
 
@@ -164,13 +179,14 @@ void attention_delta(const tn_attention_backward_args& args, const RowFloats& re
     }
 }
 
-void attention_round_dq(const tn_attention_backward_args& args, const float* dq_NTH, cudaStream_t stream) {
+void attention_round_dq(const tn_attention_backward_args& args, const float* dq_NTH, bool in_lane_order, cudaStream_t stream) {
     const tn_attention_shape& s = args.shape;
     if (s.q_tokens == 0) return;
     const int64_t count = s.q_tokens * s.q_heads * (s.head_dim / 8), block = threads * round_pieces;
     const RoundParameters p{dq_NTH, matrix(args.dq_TNH), s.q_tokens, count, s.head_dim, s.scale};
-    launch(s.dtype == TN_BFLOAT16 ? round_dq<Bf16> : round_dq<Fp16>, "attention rounding of dq", (count + block - 1) / block, threads, 0,
-           stream, p);
+    const auto kernel = in_lane_order ? (s.dtype == TN_BFLOAT16 ? round_dq<Bf16, true> : round_dq<Fp16, true>)
+                                      : (s.dtype == TN_BFLOAT16 ? round_dq<Bf16, false> : round_dq<Fp16, false>);
+    launch(kernel, "attention rounding of dq", (count + block - 1) / block, threads, 0, stream, p);
 }
 
 }  // namespace trainer::cuda

@@ -1,8 +1,8 @@
-// What the Hopper backward kernels share: parameters, and for those whose thread blocks own keys, the order of their visits
-// to queries and the two warps that feed them.
+// What the Hopper backward kernels share: parameters, and for those whose thread blocks own keys, the two warps that feed them.
 #pragma once
 #include "attention.h"
 #include "hopper.cuh"
+#include "key_work.cuh"
 #include "softmax.cuh"
 
 namespace trainer::cuda {
@@ -17,9 +17,7 @@ struct BackwardParameters {
     Tiles tiles;
 };
 
-constexpr int backward_stages = 2, backward_consumers = 2, backward_threads = 128 * (backward_consumers + 1);
-// Together what the block was launched with: 168 registers a thread.
-constexpr int backward_producer_registers = 40, backward_consumer_registers = 232;
+constexpr int backward_stages = 2;
 
 // All pages of `rows` rows of a tile whose pages are `tile_rows` rows apart.
 template <int Dim>
@@ -29,10 +27,10 @@ __device__ inline void copy_pages(uint32_t to, int tile_rows, const CUtensorMap&
 
 // Zeros in rows [valid_rows, Rows) of a tile: what the copy engine brought from the next sequence must not meet a zero
 // probability as a NaN. All consumers do it together; publish_shared and a barrier follow.
-template <int Rows, int Dim>
+template <int Rows, int Dim, int Consumers>
 __device__ inline void clear_rows(uint32_t tile, int valid_rows) {
     for (int page = 0; page < pages(Dim); ++page)
-        for (int i = valid_rows * 32 + static_cast<int>(threadIdx.x) - 128; i < Rows * 32; i += 128 * backward_consumers)
+        for (int i = valid_rows * 32 + static_cast<int>(threadIdx.x) - 128; i < Rows * 32; i += 128 * Consumers)
             store_shared(tile + page * Rows * 128 + i * 4, 0);
 }
 
@@ -46,57 +44,29 @@ struct KeyBarriers {
     __device__ uint32_t empty(int stage) const { return first + 8 + 8 * (3 * backward_stages + stage); }
     __device__ uint32_t rows_empty(int stage) const { return first + 8 + 8 * (4 * backward_stages + stage); }
 
-    __device__ void init() const {
+    // So far behind q_full and dout_full lie the barriers of a block that is not yet as the consumers may see it.
+    static constexpr int landed = 8 * 5 * backward_stages, bytes = 8 + 8 * 7 * backward_stages;
+
+    __device__ void init(int consumers) const {
         init_barrier(keys_full(), 1);
         for (int stage = 0; stage < backward_stages; ++stage) {
             init_barrier(q_full(stage), 1);
             init_barrier(dout_full(stage), 1);
             init_barrier(rows_full(stage), 32);
-            init_barrier(empty(stage), backward_consumers);
-            init_barrier(rows_empty(stage), 4 * backward_consumers);
+            init_barrier(empty(stage), consumers);
+            init_barrier(rows_empty(stage), 128 * consumers);
+            init_barrier(q_full(stage) + landed, 1);
+            init_barrier(dout_full(stage) + landed, 1);
         }
         publish_barriers();
     }
 };
 
-// A visit of a block of keys to a block of queries of one head.
-struct Visit {
-    int head, block;
-};
-
-// A block of keys, and the visits that it needs: every block of queries that sees it, of every query head of the group.
-struct KeyWork {
-    Sequence sequence;
-    int kv_head, first_key, group, begin_block, end_block;
-    int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) of queries need no mask
-
-    template <int Keys, int TileRows>
-    static __device__ KeyWork at(const BackwardParameters& p, int index) {
-        const Attention& a = p.attention;
-        const HeadTile place = find_head_tile(p.tiles, p.order, a.kv_heads, index);
-        const Tile tile = find_tile(p.tiles, Axis::keys, place.tile);
-        const Sequence& s = tile.sequence;
-        KeyWork w;
-        w.sequence = s;
-        w.kv_head = place.head;
-        w.group = a.q_heads / a.kv_heads;
-        w.first_key = (tile.levels - 1 - tile.level) * Keys;  // under a causal mask the first keys have the most work
-        const int last_key = min(w.first_key + Keys, s.k_length) - 1;
-        const Visible seeing = seeing_queries(a, s, w.first_key, last_key);
-        w.begin_block = seeing.from / TileRows;
-        w.end_block = seeing.from < seeing.end ? (seeing.end + TileRows - 1) / TileRows : w.begin_block;
-        const bool whole = w.first_key + Keys <= s.k_length;
-        w.all_see_begin = whole ? (seeing_queries(a, s, last_key, last_key).from + TileRows - 1) / TileRows : w.end_block;
-        w.all_see_end = min(seeing_queries(a, s, w.first_key, w.first_key).end, s.q_length) / TileRows;
-        return w;
-    }
-
-    __device__ int visits() const { return group * (end_block - begin_block); }
-    __device__ Visit visit(int index) const {
-        const int blocks = end_block - begin_block;
-        return {kv_head * group + index / blocks, begin_block + index % blocks};
-    }
-};
+// Whether the copy engine brings rows of the next sequence with this block of queries.
+template <int Rows>
+__device__ inline bool brings_foreign_rows(const BackwardParameters& p, const KeyWork& w, int block) {
+    return w.sequence.q_length - block * Rows < Rows && w.sequence.q_begin + w.sequence.q_length < p.attention.q_tokens;
+}
 
 // One thread brings the keys and values, then queries and dout of every visit. Size says where in shared memory.
 template <class Size, int Dim>
@@ -112,11 +82,42 @@ __device__ void feed_queries(const BackwardParameters& p, const KeyWork& w, uint
         const auto [head, block] = w.visit(visit);
         const int token = w.sequence.q_begin + block * Size::rows;
         wait(barriers.empty(turn.stage), turn.parity ^ 1);
-        arrive_expecting(barriers.q_full(turn.stage), Size::q_bytes);
-        copy_pages<Dim>(base + Size::q + turn.stage * Size::q_bytes, Size::rows, p.q, barriers.q_full(turn.stage), head, token);
-        arrive_expecting(barriers.dout_full(turn.stage), Size::q_bytes);
-        copy_pages<Dim>(base + Size::dout + turn.stage * Size::q_bytes, Size::rows, p.dout, barriers.dout_full(turn.stage), head, token);
+        const uint32_t landed = brings_foreign_rows<Size::rows>(p, w, block) ? KeyBarriers::landed : 0;
+        const uint32_t q_full = barriers.q_full(turn.stage) + landed, dout_full = barriers.dout_full(turn.stage) + landed;
+        arrive_expecting(q_full, Size::q_bytes);
+        copy_pages<Dim>(base + Size::q + turn.stage * Size::q_bytes, Size::rows, p.q, q_full, head, token);
+        arrive_expecting(dout_full, Size::q_bytes);
+        copy_pages<Dim>(base + Size::dout + turn.stage * Size::q_bytes, Size::rows, p.dout, dout_full, head, token);
         turn.advance();
+    }
+}
+
+// One warp makes rows of the next sequence zeros, and only then lets the consumers have the block.
+template <class Size, int Dim>
+__device__ void clear_foreign_rows(const BackwardParameters& p, const KeyWork& w, uint32_t base) {
+    const KeyBarriers barriers{base + Size::barriers};
+    const int lane = threadIdx.x % 32, visits = w.visits();
+    uint32_t parities = 0;  // a bit for each stage
+    for (int visit = 0; visit < visits; ++visit) {
+        const int block = w.visit(visit).block, stage = visit % backward_stages;
+        if (!brings_foreign_rows<Size::rows>(p, w, block)) continue;
+        wait(barriers.q_full(stage) + KeyBarriers::landed, parities >> stage & 1);
+        wait(barriers.dout_full(stage) + KeyBarriers::landed, parities >> stage & 1);
+        parities ^= 1u << stage;
+        const uint32_t q_page = base + Size::q + stage * Size::q_bytes;
+#pragma unroll 1
+        for (int page = 0; page < pages(Dim); ++page)
+#pragma unroll 1
+            for (int i = (w.sequence.q_length - block * Size::rows) * 8 + lane; i < Size::rows * 8; i += 32) {
+                clear_shared_16(q_page + page * Size::rows * 128 + i * 16);
+                clear_shared_16(q_page + (Size::dout - Size::q) + page * Size::rows * 128 + i * 16);
+            }
+        publish_shared();
+        __syncwarp();
+        if (lane == 0) {
+            arrive(barriers.q_full(stage));
+            arrive(barriers.dout_full(stage));
+        }
     }
 }
 

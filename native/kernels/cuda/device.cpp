@@ -14,6 +14,7 @@ Device current_device() {
     check(cudaDeviceGetAttribute(&d.major, cudaDevAttrComputeCapabilityMajor, d.index), "device");
     check(cudaDeviceGetAttribute(&d.minor, cudaDevAttrComputeCapabilityMinor, d.index), "device");
     check(cudaDeviceGetAttribute(&d.multiprocessors, cudaDevAttrMultiProcessorCount, d.index), "device");
+    check(cudaDeviceGetAttribute(&d.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, d.index), "device");
     return d;
 }
 

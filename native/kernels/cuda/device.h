@@ -4,7 +4,7 @@
 namespace trainer::cuda {
 
 struct Device {
-    int index, major, minor, multiprocessors;
+    int index, major, minor, multiprocessors, shared_bytes;  // shared_bytes: what a thread block can have
 };
 
 // Refuses with a reason where there is no CUDA device or driver.

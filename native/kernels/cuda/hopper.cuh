@@ -74,10 +74,6 @@ __device__ inline void prefetch(const CUtensorMap& map) { asm volatile("prefetch
 // Ordinary writes of this thread to shared memory become visible to wgmma and the copy engine; a barrier must follow.
 __device__ inline void publish_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-__device__ inline void sync_threads(int barrier, int count) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(count) : "memory"); }
-
-__device__ inline void arrive_threads(int barrier, int count) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(count) : "memory"); }
-
 template <int Registers>
 __device__ inline void shrink_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
@@ -123,6 +119,17 @@ __device__ inline void start_product(float (&d)[Blocks][4], uint64_t a, uint64_t
         const uint64_t along = step % 4 * 32, page = step / 4 * 128;
         wgmma(T{}, d, a + ((page * RowsA + along) >> 4), b + ((page * RowsB + along) >> 4));
     }
+    close_products();
+}
+
+// The same with a in registers, over columns of one page.
+template <class T, int Steps, int Blocks>
+__device__ inline void start_product(float (&d)[Blocks][4], const uint32_t (&a)[Steps][4], uint64_t b) {
+    static_assert(Steps <= 4);
+    begin_products();
+    wgmma_from_registers_first(T{}, d, a[0], b);
+#pragma unroll
+    for (int step = 1; step < Steps; ++step) wgmma_from_registers(T{}, d, a[step], b + ((step * 32) >> 4));
     close_products();
 }
 

@@ -73,6 +73,10 @@ __device__ inline void store_shared(uint32_t address, uint32_t value) {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 
+__device__ inline void clear_shared_16(uint32_t address) {
+    asm volatile("st.shared.v4.b32 [%0], {%1,%1,%1,%1};" ::"r"(address), "r"(0) : "memory");
+}
+
 __device__ inline void store_shared_float2(uint32_t address, float x, float y) {
     asm volatile("st.shared.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(x), "f"(y) : "memory");
 }
@@ -87,6 +91,27 @@ __device__ inline float2 load_shared_float2(uint32_t address) {
     float2 v;
     asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
     return v;
+}
+
+// Of `count` threads, by the barrier's number.
+__device__ inline void sync_threads(int barrier, int count) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(count) : "memory"); }
+
+__device__ inline void arrive_threads(int barrier, int count) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(count) : "memory"); }
+
+// Adds to two or four floats in global memory, aligned to that many, without waiting.
+__device__ inline void add_2(float* to, float x, float y) {
+    asm volatile("red.global.add.f32 [%0], %1;\n"
+                 "red.global.add.f32 [%0+4], %2;" ::"l"(to), "f"(x), "f"(y)
+                 : "memory");
+}
+
+__device__ inline void add_4(float* to, float x, float y, float z, float w) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(to), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+#else
+    add_2(to, x, y);
+    add_2(to + 2, z, w);
+#endif
 }
 
 // 2^x, exact to about 2^-22; 0 for -infinity.

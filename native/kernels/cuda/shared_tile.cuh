@@ -59,14 +59,31 @@ __device__ inline void load_b_transposed(uint32_t (&b)[4], uint32_t at, int row_
     load_matrices_transposed(b, step_address<Rows>(at, row_step, column_step));
 }
 
-// Accumulators of 16 rows, times factor[row/8], into rows [row, row+16) of a tile.
+// Operand A where the tile's rows are mma's k. at = b_lane(...).
+template <int Rows>
+__device__ inline void load_a_transposed(uint32_t (&a)[4], uint32_t at, int row_step, int column_step) {
+    load_matrices_transposed(a, step_address<Rows>(at, row_step, column_step));
+}
+
+// Operand A, as load_a would read it, back into a tile. at = accumulator_lane(...).
+__device__ inline uint32_t accumulator_lane(uint32_t tile, int lane) { return chunk_address<1>(tile, lane / 4, 0) + lane % 4 * 4; }
+
+template <int Rows>
+__device__ inline void store_a(uint32_t at, const uint32_t (&a)[4], int row_step, int column_step) {
+    const uint32_t to = step_address<Rows>(at, row_step, column_step);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) store_shared((to ^ (e / 2 * 16)) + e % 2 * 8 * 128, a[e]);
+}
+
+// Accumulators of 16 rows, times factor[row/8], into rows [row, row+16) of a tile, from the chunk first_chunk on.
 template <class T, int Rows, int Blocks>
-__device__ inline void store_rows(uint32_t tile, const float (&d)[Blocks][4], const float (&factor)[2], int row, int lane) {
+__device__ inline void store_rows(uint32_t tile, const float (&d)[Blocks][4], const float (&factor)[2], int row, int lane,
+                                  int first_chunk = 0) {
 #pragma unroll
     for (int n = 0; n < Blocks; ++n)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-            store_shared(chunk_address<Rows>(tile, row + lane / 4 + 8 * half, n) + lane % 4 * 4,
+            store_shared(chunk_address<Rows>(tile, row + lane / 4 + 8 * half, first_chunk + n) + lane % 4 * 4,
                          pack<T>(d[n][2 * half] * factor[half], d[n][2 * half + 1] * factor[half]));
 }
 

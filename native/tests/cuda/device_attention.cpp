@@ -121,11 +121,19 @@ tn_attention_backward_args DeviceAttention::backward_args(bool deterministic) co
 
 void DeviceAttention::start(Kernels kernels, cudaStream_t stream) {
     const tn_attention_forward_args forward = forward_args();
-    const tn_attention_backward_args backward = backward_args(kernels != Kernels::any_order);
+    const tn_attention_backward_args backward = backward_args(fixed_order(kernels));
     if (kernels == Kernels::portable) {
         portable_attention_forward(forward, stream);
         attention_delta(backward, {scratch.device(), 1, shape.q_tokens, 1}, nullptr, stream);
         portable_attention_backward(backward, scratch.device(), stream);
+    } else if (kernels == Kernels::portable_any_order || kernels == Kernels::portable_any_order_sm80) {
+        const int32_t shared_bytes = kernels == Kernels::portable_any_order ? current_device().shared_bytes : 163 * 1024;
+        expect(portable_attention_backward_any_order_fits(shape.head_dim, shared_bytes), "too little shared memory");
+        const RowFloats delta = delta_in_dq(backward);
+        portable_attention_forward(forward, stream);
+        attention_delta(backward, delta, scratch.device(), stream);
+        portable_attention_backward_any_order(backward, delta, scratch.device(), shared_bytes, stream);
+        attention_round_dq(backward, scratch.device(), true, stream);
     } else {
         ok(tn_attention_forward(&forward, stream));
         ok(tn_attention_backward(&backward, stream));

@@ -93,9 +93,14 @@ private:
     void* device_ = nullptr;
 };
 
-// What the library chooses where asked for determinism or for any order, and the portable kernels whatever it chooses.
-enum class Kernels { deterministic, any_order, portable };
-constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::any_order, Kernels::portable};
+// What the library chooses where asked for determinism or for any order, and the portable kernels whatever it chooses, those in
+// any order also with the shared memory of sm_80.
+enum class Kernels { deterministic, any_order, portable, portable_any_order, portable_any_order_sm80 };
+constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::any_order, Kernels::portable, Kernels::portable_any_order,
+                                   Kernels::portable_any_order_sm80};
+
+// Whether dq, too, has the same bits in every run.
+inline bool fixed_order(Kernels kernels) { return kernels == Kernels::deterministic || kernels == Kernels::portable; }
 
 struct Case {
     int32_t q_heads, kv_heads, head_dim;

@@ -1,0 +1,221 @@
+// Backward attention for Hopper, the part of a deterministic pass whose thread blocks own queries and sum dq. Nothing leaves a
+// warpgroup but results, so the consumers of a block never wait for each other's.
+#include "attention.h"
+#include "backward_sm90.cuh"
+#include "device.h"
+#include "launch.h"
+#include "query_work.cuh"
+#include "tensor_map.h"
+
+#include <type_traits>
+
+namespace trainer::cuda {
+
+namespace {
+
+using Parameters = BackwardParameters;
+
+template <int Dim>
+struct Sizes {
+    // Three consumers have room for their queries in registers, which spares shared memory half of what the scores read from it.
+    static constexpr bool three = Dim == 64;
+    static constexpr int consumers = three ? 3 : 2, threads = 128 * (consumers + 1);
+    // Together what the block was launched with: 128 registers a thread for four warpgroups, 168 for three.
+    static constexpr int producer_registers = three ? 32 : 40, consumer_registers = three ? 160 : 232;
+    static constexpr int rows = 64 * consumers, keys = three ? 64 : 96, stages = three ? 4 : 2;
+    static constexpr int q_bytes = tile_bytes(rows, Dim), k_bytes = tile_bytes(keys, Dim);
+    static constexpr int q = 0, dout = q_bytes, k = 2 * q_bytes, v = k + stages * k_bytes, barriers = v + stages * k_bytes;
+    static constexpr int bytes = barriers + 8 + 32 * stages, aligned_bytes = bytes + 1024;
+};
+
+template <int Stages>
+struct Barriers {
+    uint32_t first;
+
+    __device__ uint32_t queries_full() const { return first; }
+    __device__ uint32_t k_full(int stage) const { return first + 8 + 8 * stage; }
+    __device__ uint32_t v_full(int stage) const { return first + 8 + 8 * (Stages + stage); }
+    __device__ uint32_t k_empty(int stage) const { return first + 8 + 8 * (2 * Stages + stage); }
+    __device__ uint32_t v_empty(int stage) const { return first + 8 + 8 * (3 * Stages + stage); }
+};
+
+template <int Dim>
+__device__ void feed_keys(const Parameters& p, const QueryWork& w, uint32_t base) {
+    using Size = Sizes<Dim>;
+    const Barriers<Size::stages> barriers{base + Size::barriers};
+    if (w.begin_block == w.end_block) return;
+    const int token = w.sequence.q_begin + w.first_row;
+    arrive_expecting(barriers.queries_full(), 2 * Size::q_bytes);
+    copy_pages<Dim>(base + Size::q, Size::rows, p.q, barriers.queries_full(), w.head, token);
+    copy_pages<Dim>(base + Size::dout, Size::rows, p.dout, barriers.queries_full(), w.head, token);
+    Turn<Size::stages> turn;
+    for (int block = w.end_block - 1; block >= w.begin_block; --block) {
+        const int key = w.sequence.k_begin + block * Size::keys;
+        wait(barriers.k_empty(turn.stage), turn.parity ^ 1);
+        arrive_expecting(barriers.k_full(turn.stage), Size::k_bytes);
+        copy_pages<Dim>(base + Size::k + turn.stage * Size::k_bytes, Size::keys, p.k, barriers.k_full(turn.stage), w.kv_head, key);
+        wait(barriers.v_empty(turn.stage), turn.parity ^ 1);
+        arrive_expecting(barriers.v_full(turn.stage), Size::k_bytes);
+        copy_pages<Dim>(base + Size::v + turn.stage * Size::k_bytes, Size::keys, p.v, barriers.v_full(turn.stage), w.kv_head, key);
+        turn.advance();
+    }
+}
+
+// One warpgroup: 64 queries.
+template <class T, int Dim>
+__device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t base) {
+    using Size = Sizes<Dim>;
+    constexpr int keys = Size::keys;
+    const Attention& a = p.attention;
+    const Sequence& s = w.sequence;
+    const Barriers<Size::stages> barriers{base + Size::barriers};
+    const int group = static_cast<int>(threadIdx.x) / 128 - 1, lane = threadIdx.x % 32;
+    const int row = 64 * group + static_cast<int>(threadIdx.x) % 128 / 32 * 16;  // the warp's first one in the tile
+    const bool speaker = threadIdx.x % 128 == 0;
+    [[maybe_unused]] const uint64_t q_part = describe(base + Size::q + group * 64 * 128), dout_part = describe(base + Size::dout + group * 64 * 128);
+
+    float minus_lse[2], delta[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int at = w.first_row + row + 8 * half + lane / 4;
+        const int64_t index = w.head * a.q_tokens + s.q_begin + at;
+        minus_lse[half] = at < s.q_length ? minus_lse_log2(p.lse[index]) : -INFINITY;
+        delta[half] = at < s.q_length ? p.delta.at(s.q_begin + at, w.head) : 0;
+    }
+
+    [[maybe_unused]] uint32_t q_registers[Dim / 16][4], dout_registers[Dim / 16][4];
+    float dq[Dim / 8][4] = {};
+    float scores[keys / 8][4], dp[keys / 8][4];
+    Turn<Size::stages> turn;
+    if (Size::three && group == Size::consumers - 1) arrive_threads(8, 256);  // the first group goes first
+    const auto visit = [&](int block, auto masked) {
+        const int stage = turn.stage;
+        const int valid_rows = s.k_length - block * keys;
+        wait(barriers.k_full(stage), turn.parity);
+        if constexpr (Size::three) {
+            sync_threads(8 + group, 256);  // the groups start their products in turn: one's run under the others' softmax
+            start_product<T>(scores, q_registers, describe(base + Size::k + stage * Size::k_bytes));
+            wait(barriers.v_full(stage), turn.parity);
+            start_product<T>(dp, dout_registers, describe(base + Size::v + stage * Size::k_bytes));
+            arrive_threads(8 + (group + 1) % Size::consumers, 256);
+        } else {
+            start_product<T, Dim, Size::rows, keys>(scores, q_part, describe(base + Size::k + stage * Size::k_bytes));
+            wait(barriers.v_full(stage), turn.parity);
+            start_product<T, Dim, Size::rows, keys>(dp, dout_part, describe(base + Size::v + stage * Size::k_bytes));
+        }
+        wait_products<1>();
+        pin(scores);
+        if constexpr (decltype(masked)::value) {
+            const int first_row = w.first_row + row + lane / 4;
+            mask_scores(scores, {visible_keys(a, s, first_row), visible_keys(a, s, first_row + 8)}, block * keys, lane);
+        }
+#pragma unroll
+        for (int n = 0; n < keys / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) scores[n][e] = exp2_fast(fmaf(scores[n][e], a.scale_log2, minus_lse[e / 2]));
+        wait_products<0>();
+        pin(dp);
+        if (speaker) arrive(barriers.v_empty(stage));
+        uint32_t ds_part[keys / 16][4];
+#pragma unroll
+        for (int n = 0; n < keys / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const float difference = dp[n][e] - delta[e / 2];
+                // Beyond the sequence dp may be anything; there, and only there, must a probability of 0 silence it.
+                dp[n][e] = decltype(masked)::value && scores[n][e] == 0 ? 0.f : scores[n][e] * difference;
+            }
+#pragma unroll
+        for (int step = 0; step < keys / 16; ++step) pack_a<T>(ds_part[step], dp, step);
+        if (decltype(masked)::value && valid_rows < keys && s.k_begin + s.k_length < a.k_tokens) {
+            clear_rows<keys, Dim, Size::consumers>(base + Size::k + stage * Size::k_bytes, valid_rows);
+            publish_shared();
+            sync_threads(1, 128 * Size::consumers);
+        }
+        start_sum<T>(dq, ds_part, describe(base + Size::k + stage * Size::k_bytes, keys * 128));
+        wait_products<0>();
+        pin(dq);
+        if (speaker) arrive(barriers.k_empty(stage));
+        turn.advance();
+    };
+
+    if (w.begin_block < w.end_block) {
+        wait(barriers.queries_full(), 0);
+        if constexpr (Size::three)
+#pragma unroll
+            for (int step = 0; step < Dim / 16; ++step) {
+                load_a<Size::rows>(q_registers[step], a_lane(base + Size::q + row * 128, lane), 0, step);
+                load_a<Size::rows>(dout_registers[step], a_lane(base + Size::dout + row * 128, lane), 0, step);
+            }
+        int block = w.end_block - 1;
+        for (; block >= w.begin_block && block >= w.all_see_end; --block) visit(block, std::true_type{});
+        for (; block >= w.begin_block && block >= w.all_see_begin; --block) visit(block, std::false_type{});
+        for (; block >= w.begin_block; --block) visit(block, std::true_type{});
+    }
+
+    // The warpgroup's own rows of the query tile become its output.
+    sync_threads(2 + group, 128);
+    store_rows<T, Size::rows>(base + Size::q, dq, {a.scale, a.scale}, row, lane);
+    __syncwarp();
+    write_rows<Size::rows, Dim, 16>(base + Size::q, p.dq.at(s.q_begin + w.first_row, w.head), p.dq.token_stride, row,
+                                    s.q_length - w.first_row, a.head_dim, lane);
+}
+
+template <class T, int Dim>
+__global__ void __launch_bounds__(Sizes<Dim>::threads, 1) backward_queries_sm90(const __grid_constant__ Parameters p) {
+    using Size = Sizes<Dim>;
+    extern __shared__ unsigned char shared[];
+    const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
+    const Barriers<Size::stages> barriers{base + Size::barriers};
+    if (threadIdx.x == 0) {
+        init_barrier(barriers.queries_full(), 1);
+        for (int stage = 0; stage < Size::stages; ++stage) {
+            init_barrier(barriers.k_full(stage), 1);
+            init_barrier(barriers.v_full(stage), 1);
+            init_barrier(barriers.k_empty(stage), Size::consumers);
+            init_barrier(barriers.v_empty(stage), Size::consumers);
+        }
+        publish_barriers();
+    }
+    __syncthreads();
+    const QueryWork w = query_work<Size::rows, Size::keys>(p.attention, p.tiles, p.order, blockIdx.x);
+    if (threadIdx.x < 128) {
+        shrink_registers<Size::producer_registers>();
+        if (threadIdx.x == 0) feed_keys<Dim>(p, w, base);
+    } else {
+        grow_registers<Size::consumer_registers>();
+        sum_queries<T, Dim>(p, w, base);
+    }
+}
+
+template <class T, int Dim>
+void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
+    using Size = Sizes<Dim>;
+    const tn_attention_shape& s = args.shape;
+    Parameters p{tensor_map(args.q_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, Size::rows),
+                 tensor_map(args.k_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, Size::keys),
+                 tensor_map(args.v_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, Size::keys),
+                 tensor_map(args.dout_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, Size::rows),
+                 attention(s), matrix(args.dq_TNH), matrix(args.dk_TMH), matrix(args.dv_TMH), args.lse_NT, delta,
+                 l2_order(4 * s.k_tokens * s.head_dim, s.q_heads, s.q_heads / s.kv_heads, current_device().multiprocessors), {}};
+    for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, Size::rows)) {
+        p.tiles = tiles;
+        launch(backward_queries_sm90<T, Dim>, "attention backward of queries", int64_t{tiles.count} * s.q_heads, Size::threads,
+               Size::aligned_bytes, stream, p);
+    }
+}
+
+template <class T>
+void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
+    if (args.shape.head_dim == 64) start<T, 64>(args, delta, stream);
+    else start<T, 128>(args, delta, stream);
+}
+
+}  // namespace
+
+void hopper_attention_backward_queries(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
+    if (args.shape.dtype == TN_BFLOAT16) start<Bf16>(args, delta, stream);
+    else start<Fp16>(args, delta, stream);
+}
+
+}  // namespace trainer::cuda
