@@ -1,3 +1,4 @@
+using System.Text.Json;
 using System.Text.Json.Serialization;
 
 namespace Trainer.Contracts;
@@ -20,6 +21,8 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(NodeOrders))]
 [JsonSerializable(typeof(LogLength))]
 [JsonSerializable(typeof(EventList))]
+[JsonSerializable(typeof(CheckpointList))]
+[JsonSerializable(typeof(CheckpointVerdict))]
 [JsonSerializable(typeof(ApiError))]
 [JsonSerializable(typeof(NodeView))]
 [JsonSerializable(typeof(NodeList))]
@@ -28,4 +31,8 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(PoolView))]
 [JsonSerializable(typeof(QuotaRequest))]
 [JsonSerializable(typeof(AccessEntry[]))]
-public sealed partial class ContractsJson : JsonSerializerContext;
+public sealed partial class ContractsJson : JsonSerializerContext
+{
+    /// <summary>The same on one line, as streams of records need it.</summary>
+    public static ContractsJson OneLine => field ??= new ContractsJson(new JsonSerializerOptions(Default.Options) { WriteIndented = false });
+}

@@ -89,9 +89,25 @@ public sealed class CoordinatorClient : IDisposable
         SendAsync(HttpMethod.Post, $"{Url(job)}/priority", JsonContent.Create(new PriorityRequest { Priority = priority }, ContractsJson.Default.PriorityRequest),
             ContractsJson.Default.JobView, cancellationToken);
 
+    /// <summary>What happened to the job after an event; of none, waits for one, or for the end of the job.</summary>
+    /// <param name="wait">At most; whole seconds.</param>
+    public Task<EventList> EventsAsync(string job, int after, TimeSpan wait, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Get, FormattableString.Invariant($"{Url(job)}/events?after={after}&wait={wait.TotalSeconds:0}"), null, ContractsJson.Default.EventList, cancellationToken);
+
     /// <summary>What a rank wrote, from an offset on; at most <see cref="LogLength.MaxPiece"/> bytes, none when there is no more yet.</summary>
-    public Task<byte[]> ReadLogAsync(RankName rank, LogStream stream, long offset, CancellationToken cancellationToken = default) =>
-        AskAsync(HttpMethod.Get, LogUrl(rank, stream, offset), null, response => response.Content.ReadAsByteArrayAsync(cancellationToken), cancellationToken);
+    /// <param name="wait">For more when there is none; whole seconds.</param>
+    public Task<byte[]> ReadLogAsync(RankName rank, LogStream stream, long offset, TimeSpan wait = default, CancellationToken cancellationToken = default) =>
+        AskAsync(HttpMethod.Get, FormattableString.Invariant($"{LogUrl(rank, stream, offset)}&wait={wait.TotalSeconds:0}"), null,
+            response => response.Content.ReadAsByteArrayAsync(cancellationToken), cancellationToken);
+
+    /// <summary>What is known of a job's checkpoints.</summary>
+    public Task<CheckpointList> CheckpointsAsync(string job, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Get, $"{Url(job)}/checkpoints", null, ContractsJson.Default.CheckpointList, cancellationToken);
+
+    /// <summary>Says what was found in all files of a checkpoint.</summary>
+    public Task<CheckpointList> JudgeCheckpointAsync(string job, long step, CheckpointVerdict verdict, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, FormattableString.Invariant($"{Url(job)}/checkpoints/{step}/verdict"), JsonContent.Create(verdict, ContractsJson.Default.CheckpointVerdict),
+            ContractsJson.Default.CheckpointList, cancellationToken);
 
     /// <param name="pool">Null: of all pools.</param>
     /// <param name="cancellationToken">Gives up waiting.</param>

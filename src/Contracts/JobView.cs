@@ -117,5 +117,9 @@ public sealed record EventList
 {
     public int SchemaVersion { get; init; } = 1;
     public required JobId Job { get; init; }
+
+    /// <summary>Of the job, after these events.</summary>
+    public required JobStatus Status { get; init; }
+
     public required ImmutableArray<HistoryEntry> Events { get; init; }
 }

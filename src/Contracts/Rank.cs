@@ -44,6 +44,9 @@ public sealed record RankReport
 
     /// <summary>Where in the step it is, such as "step 12: all-reduce of gradients".</summary>
     [Id(14)] public string? Activity { get; init; }
+
+    /// <summary>Rank 0: what the store holds, once it has looked.</summary>
+    [Id(15)] public CheckpointReport? Checkpoints { get; init; }
 }
 
 /// <summary>The answer to a report.</summary>
@@ -92,6 +95,9 @@ public sealed record RankResult
 
     /// <summary>Step of the newest committed checkpoint.</summary>
     [Id(5)] public int? LastCheckpointStep { get; init; }
+
+    /// <inheritdoc cref="RankReport.Checkpoints"/>
+    [Id(6)] public CheckpointReport? Checkpoints { get; init; }
 
     /// <summary>Whole or not at all: a reader never sees half a result.</summary>
     public void Write(string path)

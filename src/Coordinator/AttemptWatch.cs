@@ -131,8 +131,9 @@ public static class AttemptWatch
         {
             return new RanksStarted(now, job.Attempt);
         }
-        return ranks.GetValueOrDefault(0)?.Report is { } report && report != job.Progress && report.Attempt == job.Attempt
-            ? new RankReported(now, report)
+        // What it says of its checkpoints is the catalogue's.
+        return ranks.GetValueOrDefault(0)?.Report is { } report && report with { Checkpoints = null } is var told && told != job.Progress && told.Attempt == job.Attempt
+            ? new RankReported(now, told)
             : null;
     }
 

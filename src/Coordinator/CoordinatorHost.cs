@@ -57,6 +57,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
     /// <summary>For what else runs in this process.</summary>
     public ILoggerFactory Logs => _app.Services.GetRequiredService<ILoggerFactory>();
 
+    /// <summary>Jobs that clients follow at the moment.</summary>
+    internal JobWatches Watches => _app.Services.GetRequiredService<JobWatches>();
+
     /// <summary>Returns after SIGTERM, Ctrl-C or a stop request. Ranks go on.</summary>
     public Task WaitForShutdownAsync(CancellationToken cancellationToken = default) => _app.WaitForShutdownAsync(cancellationToken);
 
@@ -101,7 +104,11 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton(options);
         builder.Services.AddSingleton<NodeChanges>();
         builder.Services.AddSingleton<RankLogs>();
+        builder.Services.AddSingleton<FileGrowth>();
+        builder.Services.AddSingleton<JobWatches>();
         builder.Services.AddSingleton<JobApi>();
+        builder.Services.AddSingleton<CheckpointApi>();
+        builder.Services.AddSingleton<StreamApi>();
         builder.Services.AddSingleton<NodeApi>();
         builder.Services.AddSingleton<PoolApi>();
         builder.Services.AddSingleton<OpenApi>();
@@ -115,6 +122,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
         app.MapGet("/openapi.json", app.Services.GetRequiredService<OpenApi>().AnswerAsync)
             .WithMetadata(new Operation("This document.") { IsOpen = true, ContentType = "application/json" });
         app.Services.GetRequiredService<JobApi>().Map(app);
+        app.Services.GetRequiredService<CheckpointApi>().Map(app);
+        app.Services.GetRequiredService<StreamApi>().Map(app);
         app.Services.GetRequiredService<NodeApi>().Map(app);
         app.Services.GetRequiredService<PoolApi>().Map(app);
         return app;

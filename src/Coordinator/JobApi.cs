@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Globalization;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
@@ -10,7 +9,7 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>HTTP/JSON in front of the grains.</summary>
-internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome home, IHostApplicationLifetime lifetime)
+internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplicationLifetime lifetime)
 {
     public void Map(IEndpointRouteBuilder routes)
     {
@@ -30,11 +29,6 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
         routes.MapPost("/v1/jobs/{job}/resume", ResumeAsync).WithMetadata(OfJob("Goes on with a paused, failed or cancelled job."));
         routes.MapPost("/v1/jobs/{job}/priority", PriorityAsync)
             .WithMetadata(OfJob("Sets a job's priority.") with { Request = ContractsJson.Default.PriorityRequest });
-        routes.MapGet("/v1/jobs/{job}/attempts/{attempt}/ranks/{rank}/{stream}", StreamAsync)
-            .WithMetadata(new Operation("What a rank wrote (stdout, stderr, metrics, samples or stacks), at most 1 MiB; the header X-Length says how much there is.")
-            {
-                Roles = users, ContentType = "application/octet-stream", Query = new Dictionary<string, string> { ["offset"] = "Of the first byte; 0 when absent." },
-            });
 
         Operation OfJob(string summary) => new(summary) { Roles = users, Answer = ContractsJson.Default.JobView };
     }
@@ -106,38 +100,8 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
         await AnswerAsync(context, await (await FindAsync(context)).SetPriority(request.Priority));
     }
 
-    /// <summary>Bytes of a rank's stream from ?offset= on, at most 1 MiB, as far as they are known here; X-Length is how far that is.</summary>
-    private async Task StreamAsync(HttpContext context)
-    {
-        JobId job = (await (await FindAsync(context)).Get())!.Id;
-        (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
-        string path = logs.Path(new RankName(job, attempt, rank), stream);
-        long offset = long.TryParse(context.Request.Query["offset"], NumberStyles.None, CultureInfo.InvariantCulture, out long from) ? from : 0;
-        context.Response.ContentType = "application/octet-stream";
-        if (!File.Exists(path))
-        {
-            context.Response.Headers["X-Length"] = "0";
-            return;
-        }
-        await using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
-        long length = file.Length;
-        context.Response.Headers["X-Length"] = length.ToString(CultureInfo.InvariantCulture);
-        file.Position = Math.Min(offset, length);
-        byte[] chunk = new byte[64 << 10];
-        for (long left = Math.Min(length - file.Position, LogLength.MaxPiece); left > 0;)
-        {
-            int read = await file.ReadAsync(chunk.AsMemory(0, (int)Math.Min(left, chunk.Length)), context.RequestAborted);
-            if (read == 0)
-            {
-                break;
-            }
-            await context.Response.Body.WriteAsync(chunk.AsMemory(0, read), context.RequestAborted);
-            left -= read;
-        }
-    }
-
     /// <summary>By id, by unique name, or by the unique beginning of an id.</summary>
-    private async Task<IJobGrain> FindAsync(HttpContext context)
+    public async Task<IJobGrain> FindAsync(HttpContext context)
     {
         string text = (string)context.Request.RouteValues["job"]!;
         JobIndexEntry[] entries = await IndexAsync(context);

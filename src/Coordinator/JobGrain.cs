@@ -11,6 +11,7 @@ public sealed partial class JobGrain(
     [PersistentState("job")] IPersistentState<JobState> state,
     TrainerHome home,
     CoordinatorOptions options,
+    JobWatches watches,
     TimeProvider time,
     ILogger<JobGrain> log) : Grain, IJobGrain, IRemindable
 {
@@ -21,6 +22,7 @@ public sealed partial class JobGrain(
     private (int Attempt, long Since) _asked;
     private long? _ended;
     private string? _rendezvous;
+    private (int Attempt, int Revision) _catalogued;
 
     private JobId Id => new(this.GetPrimaryKeyString());
     private JobFiles Files => home.Job(Id);
@@ -203,8 +205,20 @@ public sealed partial class JobGrain(
         {
             _ended ??= time.GetTimestamp();
         }
+        await CatalogueAsync(job, sights);
         return AttemptWatch.Judge(job, sights, options, now,
             time.GetElapsedTime(_asked.Since), _ended is { } ended ? time.GetElapsedTime(ended) : TimeSpan.Zero);
+    }
+
+    /// <summary>Before anything follows from what rank 0 says, the catalogue has what it says of the store. It is repeated after a restart.</summary>
+    private async Task CatalogueAsync(JobRecord job, NodeSight[] sights)
+    {
+        RankState? lead = sights.SelectMany(sight => sight.Ranks).FirstOrDefault(rank => rank.Name.Rank == 0);
+        if ((lead?.Result?.Checkpoints ?? lead?.Report?.Checkpoints) is { } report && (job.Attempt, report.Revision) is var told && told != _catalogued)
+        {
+            await GrainFactory.GetGrain<ICheckpointsGrain>(Id.Value).Commit(job.Attempt, report);
+            _catalogued = told;
+        }
     }
 
     /// <summary>Repeats to the nodes what they are to run, and hears what they say of it.</summary>
@@ -249,6 +263,10 @@ public sealed partial class JobGrain(
         else
         {
             state.State.Job = after;
+        }
+        if (before != after)
+        {
+            watches.Tell(Id);
         }
         if (happened is RankLost { Nodes: { IsDefault: false } suspects })
         {

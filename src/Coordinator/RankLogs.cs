@@ -23,6 +23,22 @@ public sealed class RankLogs(TrainerHome home)
         };
     }
 
+    /// <summary>
+    /// Where the stream is read. Ranks of this machine's own agent write metrics and samples into the files of the job, which are
+    /// links when they came from elsewhere.
+    /// </summary>
+    public string Readable(RankName rank, LogStream stream)
+    {
+        string path = Path(rank, stream);
+        string? job = stream switch
+        {
+            LogStream.Metrics => home.Job(rank.Job).Metrics,
+            LogStream.Samples => home.Job(rank.Job).Samples,
+            _ => null,
+        };
+        return job is not null && !File.Exists(path) && new FileInfo(job) is { Exists: true, LinkTarget: null } ? job : path;
+    }
+
     /// <returns>How long the stream is now: from there on the agent goes on.</returns>
     public long Append(RankName rank, LogStream stream, long offset, ReadOnlySpan<byte> bytes)
     {

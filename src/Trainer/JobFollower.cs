@@ -23,24 +23,22 @@ internal sealed class JobFollower(CoordinatorLocator locator, JobId id, TextWrit
         {
             while (true)
             {
-                JobView job;
                 try
                 {
-                    job = await client.GetAsync(id.Value, cancellationToken);
+                    JobView job = await client.GetAsync(id.Value, cancellationToken);
+                    await ShowAsync(client, job, cancellationToken);
+                    if (job.Status.IsTerminal())
+                    {
+                        return job;
+                    }
+                    await JobNews.WaitAsync(client, job, _tails, cancellationToken);
                 }
                 catch (CoordinatorException error) when (error.Status is null)
                 {
                     client.Dispose();
                     await Task.Delay(s_often, cancellationToken);
                     client = await locator.ConnectAsync(cancellationToken);
-                    continue;
                 }
-                await ShowAsync(client, job, cancellationToken);
-                if (job.Status.IsTerminal())
-                {
-                    return job;
-                }
-                await Task.Delay(s_often, cancellationToken);
             }
         }
         finally
@@ -52,7 +50,7 @@ internal sealed class JobFollower(CoordinatorLocator locator, JobId id, TextWrit
     private async Task ShowAsync(CoordinatorClient client, JobView job, CancellationToken cancellationToken)
     {
         bool ended = job.Status.IsTerminal();
-        await ShowLinesAsync(client, _attempt != job.Attempt || ended, cancellationToken);
+        await ShowLinesAsync(client, _attempt != job.Attempt, cancellationToken);
         if (_attempt != job.Attempt)
         {
             _attempt = job.Attempt;

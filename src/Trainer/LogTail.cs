@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text;
 using Trainer.Contracts;
 
@@ -9,12 +10,16 @@ namespace Trainer.Cli;
 /// </summary>
 internal sealed class LogTail
 {
+    private static readonly TimeSpan s_often = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_settling = TimeSpan.FromSeconds(1);
+
     private readonly RankName _rank;
     private readonly LogStream _stream;
     private readonly string? _path;
     private readonly StringBuilder _partial = new();
     private readonly Decoder _decoder = Encoding.UTF8.GetDecoder();
     private long _offset;
+    private byte[]? _ahead;
 
     /// <param name="files">The job's folder on this machine; null when it is elsewhere.</param>
     public LogTail(RankName rank, LogStream stream, JobFiles? files)
@@ -31,33 +36,62 @@ internal sealed class LogTail
         };
     }
 
+    /// <summary>Returns when there may be new lines, or after the time.</summary>
+    /// <inheritdoc cref="NewLinesAsync"/>
+    public async Task WaitAsync(CoordinatorClient client, TimeSpan atMost, CancellationToken cancellationToken)
+    {
+        if (_path is null)
+        {
+            _ahead = await client.ReadLogAsync(_rank, _stream, _offset, atMost, cancellationToken);
+            return;
+        }
+        long start = Stopwatch.GetTimestamp();
+        while (Stopwatch.GetElapsedTime(start) < atMost && !(new FileInfo(_path) is { Exists: true } file && file.Length > _offset))
+        {
+            await Task.Delay(s_often, cancellationToken);
+        }
+    }
+
     /// <param name="client">Asked when the job's files are elsewhere.</param>
-    /// <param name="atEnd">Nothing more will come: a last line without its end counts too.</param>
+    /// <param name="atEnd">The rank has ended: a last line without its end counts too, and from elsewhere the last bytes may still be on their way.</param>
     public async Task<IReadOnlyList<string>> NewLinesAsync(CoordinatorClient client, bool atEnd, CancellationToken cancellationToken)
     {
         var lines = new List<string>();
-        while (await ReadAsync(client, cancellationToken) is { Length: > 0 } bytes)
+        try
         {
-            _offset += bytes.Length;
-            char[] letters = new char[bytes.Length + 1];
-            int count = _decoder.GetChars(bytes, letters, flush: false);
-            foreach (char letter in letters.AsSpan(0, count))
+            while (await ReadAsync(client, atEnd ? s_settling : TimeSpan.Zero, cancellationToken) is { Length: > 0 } bytes)
             {
-                if (letter == '\n')
-                {
-                    lines.Add(Take());
-                }
-                else
-                {
-                    _partial.Append(letter);
-                }
+                Append(bytes, lines);
             }
+        }
+        catch (CoordinatorException) when (lines.Count > 0)
+        {
+            // These are shown; the next call tells of it again.
+            return lines;
         }
         if (atEnd && _partial.Length > 0)
         {
             lines.Add(Take());
         }
         return lines;
+    }
+
+    private void Append(byte[] bytes, List<string> lines)
+    {
+        _offset += bytes.Length;
+        char[] letters = new char[bytes.Length + 1];
+        int count = _decoder.GetChars(bytes, letters, flush: false);
+        foreach (char letter in letters.AsSpan(0, count))
+        {
+            if (letter == '\n')
+            {
+                lines.Add(Take());
+            }
+            else
+            {
+                _partial.Append(letter);
+            }
+        }
     }
 
     private string Take()
@@ -67,11 +101,13 @@ internal sealed class LogTail
         return line;
     }
 
-    private async Task<byte[]> ReadAsync(CoordinatorClient client, CancellationToken cancellationToken)
+    private async Task<byte[]> ReadAsync(CoordinatorClient client, TimeSpan wait, CancellationToken cancellationToken)
     {
         if (_path is null)
         {
-            return await client.ReadLogAsync(_rank, _stream, _offset, cancellationToken);
+            byte[]? ahead = _ahead;
+            _ahead = null;
+            return ahead is { Length: > 0 } ? ahead : await client.ReadLogAsync(_rank, _stream, _offset, wait, cancellationToken);
         }
         if (!File.Exists(_path))
         {

@@ -28,6 +28,7 @@ var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --foll
     Retry.Create(),
     Cancel.Create(),
     Priority.Create(),
+    Checkpoints.Create(),
     Nodes.Create(),
     Pools.Create(),
     Export.Create(),

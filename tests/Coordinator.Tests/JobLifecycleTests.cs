@@ -176,6 +176,7 @@ public sealed class JobLifecycleTests
         Assert.Equal("User=0 Infrastructure=1 Unknown=2", Members<FailureClass>());
         Assert.Equal("Cancel=0 Pause=1 Requeue=2", Members<StopIntent>());
         Assert.Equal("Cpu=0 Cuda=1", Members<SlotKind>());
+        Assert.Equal("Committed=0 Quarantined=1 Removed=2", Members<CheckpointStatus>());
 
         static string Members<T>() where T : struct, Enum => string.Join(' ', Enum.GetValues<T>().Select(value => $"{value}={value:D}"));
     }

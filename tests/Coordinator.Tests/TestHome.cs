@@ -139,6 +139,8 @@ public sealed class TestHome : IDisposable
 
 public sealed class TestCoordinator(CoordinatorHost host, Agent agent) : IAsyncDisposable
 {
+    public CoordinatorHost Host => host;
+
     public async ValueTask DisposeAsync()
     {
         await agent.DisposeAsync();

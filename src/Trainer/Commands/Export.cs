@@ -21,7 +21,7 @@ internal static class Export
         var command = new Command("export", "Writes a job's model as Hugging Face safetensors (LoRA: a PEFT adapter).") { id, folder, step, best, merge, dtype };
         command.SetAction(async (options, cancellationToken) =>
         {
-            string target = Target(options.GetRequiredValue(folder));
+            string target = Shared.NewFolder(options.GetRequiredValue(folder));
             JobFiles files = await Shared.FilesAsync(options.GetRequiredValue(id), cancellationToken);
             set_num_threads(Environment.ProcessorCount);
             (JobModel loaded, JobConfig job, long at) = await TrainedModel.LoadAsync(
@@ -46,25 +46,5 @@ internal static class Export
             return ExitCode.Succeeded;
         });
         return command;
-    }
-
-    /// <summary>Looked at before a model is loaded for minutes.</summary>
-    private static string Target(string folder)
-    {
-        if (string.IsNullOrWhiteSpace(folder))
-        {
-            throw new ConfigException("--out is empty; name a folder that does not exist yet");
-        }
-        string target = Path.GetFullPath(folder);
-        for (string? part = target; part is not null; part = Path.GetDirectoryName(part))
-        {
-            if (File.Exists(part))
-            {
-                throw new ConfigException($"--out {folder}: {part} is a file; name a folder that does not exist yet");
-            }
-        }
-        return Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any()
-            ? throw new ConfigException($"--out {folder}: the folder is not empty; name another one or remove it")
-            : target;
     }
 }

@@ -32,25 +32,26 @@ internal static class Logs
                         throw new ConfigException($"--attempt {given}: {job.Id} has {(job.Attempt == 0 ? "no attempt yet" : $"attempts 1 to {job.Attempt}")}");
                     }
                     bool last = !options.GetValue(follow) || job.Status.IsTerminal() || wanted < job.Attempt;
-                    if (wanted != shown)
-                    {
-                        await PrintAsync(tail, client, atEnd: true, cancellationToken);
-                        tail = new LogTail(new RankName(job.Id, wanted, options.GetValue(rank)), options.GetValue(stderr) ? LogStream.Stderr : LogStream.Stdout, locator.FilesOf(job));
-                        shown = wanted;
-                    }
-                    await PrintAsync(tail, client, last, cancellationToken);
-                    if (last)
-                    {
-                        return options.GetValue(follow) ? ExitCode.Of(job.Status) : ExitCode.Succeeded;
-                    }
-                    await Task.Delay(s_often, cancellationToken);
                     try
                     {
+                        if (wanted != shown)
+                        {
+                            await PrintAsync(tail, client, atEnd: true, cancellationToken);
+                            tail = new LogTail(new RankName(job.Id, wanted, options.GetValue(rank)), options.GetValue(stderr) ? LogStream.Stderr : LogStream.Stdout, locator.FilesOf(job));
+                            shown = wanted;
+                        }
+                        await PrintAsync(tail, client, last, cancellationToken);
+                        if (last)
+                        {
+                            return options.GetValue(follow) ? ExitCode.Of(job.Status) : ExitCode.Succeeded;
+                        }
+                        await JobNews.WaitAsync(client, job, [tail!], cancellationToken);
                         job = await client.GetAsync(job.Id.Value, cancellationToken);
                     }
-                    catch (CoordinatorException error) when (error.Status is null)
+                    catch (CoordinatorException error) when (error.Status is null && options.GetValue(follow))
                     {
                         client.Dispose();
+                        await Task.Delay(s_often, cancellationToken);
                         client = await locator.ConnectAsync(cancellationToken);
                     }
                 }

@@ -42,6 +42,7 @@ internal sealed class CheckpointCleanup(ICheckpointStore store, CheckpointAuthor
     private async Task RemoveAsync(CheckpointFolder folder, CheckpointManifest manifest, CancellationToken cancellationToken)
     {
         await store.DeleteAsync(folder.ManifestPath, cancellationToken);
+        options.Removed?.Invoke(manifest);
         await (options.Phase?.Invoke(CheckpointPhase.Retention) ?? ValueTask.CompletedTask);
         foreach (CheckpointFile file in manifest.Files)
         {

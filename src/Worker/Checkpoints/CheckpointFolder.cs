@@ -1,3 +1,5 @@
+using System.Text.Json;
+
 namespace Trainer.Worker.Checkpoints;
 
 /// <summary>The files of one step in a store, sorted by what they are.</summary>
@@ -68,6 +70,20 @@ internal sealed class CheckpointFolder
         catch (InvalidDataException e)
         {
             throw new InvalidDataException($"{ManifestPath}: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Why it is quarantined, as the marker says.</summary>
+    public async Task<string> ReadReasonAsync(ICheckpointStore store, CancellationToken cancellationToken)
+    {
+        try
+        {
+            byte[] json = await store.ReadAllAsync(QuarantinePath, cancellationToken);
+            return JsonSerializer.Deserialize(json, CheckpointJson.Default.QuarantineMarker)?.Reason ?? "no reason given";
+        }
+        catch (JsonException)
+        {
+            return $"{QuarantinePath} is not readable either";
         }
     }
 

@@ -62,10 +62,12 @@ public sealed record CheckpointManifest
     /// <summary>Indented JSON whose last property is the SHA-256 of all bytes before it.</summary>
     public byte[] ToBytes()
     {
-        byte[] json = JsonSerializer.SerializeToUtf8Bytes(this, CheckpointJson.Default.CheckpointManifest);
-        byte[] body = json[..^"\n}".Length];
+        byte[] body = Body();
         return [.. body, .. Seal(body)];
     }
+
+    /// <summary>The SHA-256 that ends <see cref="ToBytes"/>, as lower-case hex.</summary>
+    public string Checksum() => Convert.ToHexStringLower(SHA256.HashData(Body()));
 
     /// <exception cref="InvalidDataException">Any byte differs from what was written, or it contradicts itself.</exception>
     /// <exception cref="JobInputException">A newer version of the program wrote it.</exception>
@@ -91,6 +93,8 @@ public sealed record CheckpointManifest
             throw new InvalidDataException($"the manifest is malformed: {e.Message}", e);
         }
     }
+
+    private byte[] Body() => JsonSerializer.SerializeToUtf8Bytes(this, CheckpointJson.Default.CheckpointManifest)[..^"\n}".Length];
 
     private static ReadOnlySpan<byte> SealStart => ",\n  \"checksum\": \""u8;
 

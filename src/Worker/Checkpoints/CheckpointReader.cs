@@ -73,6 +73,18 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         return [.. findings.Select(finding => finding with { Best = best is not null && finding.Manifest == best })];
     }
 
+    /// <summary>The steps of the store, newest first, whatever is in them.</summary>
+    public async Task<IReadOnlyList<long>> StepsAsync(CancellationToken cancellationToken) =>
+        [.. (await CheckpointFolder.ListAsync(store, cancellationToken)).Select(folder => folder.Step)];
+
+    /// <summary>One step, each file read and hashed; when it is damaged it is marked as quarantined. Null: there is nothing of this step.</summary>
+    public async Task<CheckpointFinding?> JudgeAsync(long step, CancellationToken cancellationToken)
+    {
+        CheckpointFolder? folder = (await CheckpointFolder.ListAsync(store, cancellationToken)).FirstOrDefault(folder => folder.Step == step);
+        CheckpointFinding? finding = folder is null ? null : await ExamineAsync(folder, _ => { }, cancellationToken);
+        return finding is { State: CheckpointState.Damaged } ? await QuarantineAsync(folder!, finding, cancellationToken) : finding;
+    }
+
     /// <summary>The content of an attachment.</summary>
     /// <exception cref="InvalidDataException">It changed since it was found good.</exception>
     public async Task<byte[]> ReadAttachmentAsync(CheckpointFile file, CancellationToken cancellationToken)
@@ -115,7 +127,7 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         if (folder.IsQuarantined)
         {
             return new CheckpointFinding(folder.Step, CheckpointState.Quarantined,
-                $"{store.Address}: step {folder.Step} is quarantined: {await ReadReasonAsync(folder, cancellationToken)}");
+                $"{store.Address}: step {folder.Step} is quarantined: {await folder.ReadReasonAsync(store, cancellationToken)}");
         }
 
         CheckpointManifest? manifest = null;
@@ -193,18 +205,5 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         byte[] json = JsonSerializer.SerializeToUtf8Bytes(marker, CheckpointJson.Default.QuarantineMarker);
         await store.TryCreateAsync(folder.QuarantinePath, json, cancellationToken);
         return finding with { State = CheckpointState.Quarantined, Message = $"{finding.Message}; quarantined" };
-    }
-
-    private async Task<string> ReadReasonAsync(CheckpointFolder folder, CancellationToken cancellationToken)
-    {
-        try
-        {
-            byte[] json = await store.ReadAllAsync(folder.QuarantinePath, cancellationToken);
-            return JsonSerializer.Deserialize(json, CheckpointJson.Default.QuarantineMarker)?.Reason ?? "no reason given";
-        }
-        catch (JsonException)
-        {
-            return $"{folder.QuarantinePath} is not readable either";
-        }
     }
 }

@@ -68,6 +68,9 @@ public sealed record CheckpointWriterOptions
     /// <summary>Called on the saving thread when the step's checkpoint is committed, by this attempt or by one before.</summary>
     public Action<CheckpointManifest>? Committed { get; init; }
 
+    /// <summary>Called on the saving thread when retention has removed the manifest of a checkpoint.</summary>
+    public Action<CheckpointManifest>? Removed { get; init; }
+
     /// <summary>Called on the saving thread whenever the store has taken some bytes.</summary>
     public Action? Progress { get; init; }
 

@@ -44,7 +44,7 @@ public sealed class ModelExport
 
     /// <summary>The whole model; adapters are merged in float32.</summary>
     /// <param name="directory">Must not exist, or be empty.</param>
-    public Task WriteModelAsync(string directory, CancellationToken cancellationToken) => WriteAsync(directory, async temporary =>
+    public Task WriteModelAsync(string directory, CancellationToken cancellationToken) => NewFolder.WriteAsync(directory, async temporary =>
     {
         JsonObject config = (JsonObject)_model.Config.Source.DeepClone();
         config.Remove("torch_dtype");
@@ -56,7 +56,7 @@ public sealed class ModelExport
 
     /// <summary>The adapters alone, in PEFT's format.</summary>
     /// <param name="baseModel">Where PEFT finds the base model.</param>
-    public Task WriteAdapterAsync(string directory, string? baseModel, CancellationToken cancellationToken) => WriteAsync(directory, async temporary =>
+    public Task WriteAdapterAsync(string directory, string? baseModel, CancellationToken cancellationToken) => NewFolder.WriteAsync(directory, async temporary =>
     {
         LoraAdapters lora = _model.Lora ?? throw new InvalidOperationException("the model has no adapters");
         await File.WriteAllTextAsync(Path.Combine(temporary, PeftAdapter.ConfigFile), PeftAdapter.WriteConfig(lora, baseModel), cancellationToken);
@@ -133,40 +133,6 @@ public sealed class ModelExport
 
         writer.Complete();
         stream.Flush(flushToDisk: true);
-    }
-
-    private static async Task WriteAsync(string directory, Func<string, Task> write)
-    {
-        if (Directory.Exists(directory) && Directory.EnumerateFileSystemEntries(directory).Any())
-        {
-            throw new JobInputException($"{directory}: is not empty; name another folder or remove it");
-        }
-
-        string target = Path.GetFullPath(directory).TrimEnd('/');
-        string parent = Path.GetDirectoryName(target)!;
-        Directory.CreateDirectory(parent);
-        foreach (string leftover in Directory.GetDirectories(parent, $"{Path.GetFileName(target)}.{new string('?', 32)}.tmp"))
-        {
-            Directory.Delete(leftover, recursive: true);  // its writer was killed
-        }
-
-        string temporary = $"{target}.{Guid.NewGuid():N}.tmp";
-        Directory.CreateDirectory(temporary);
-        try
-        {
-            await write(temporary);
-            if (Directory.Exists(target))
-            {
-                Directory.Delete(target);
-            }
-
-            Directory.Move(temporary, target);
-        }
-        catch
-        {
-            Directory.Delete(temporary, recursive: true);
-            throw;
-        }
     }
 
     private void CopyTokenizer(string directory)

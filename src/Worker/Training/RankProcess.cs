@@ -140,6 +140,7 @@ public sealed class RankProcess : IDisposable
         Step = _reporter.Report.Step,
         Loss = _reporter.Report.Loss,
         LastCheckpointStep = LastCommitted,
+        Checkpoints = _run?.Checkpoints,
     };
 
     private int? LastCommitted => _run?.LastCommitted is > 0 and int step ? step : null;
@@ -151,7 +152,7 @@ public sealed class RankProcess : IDisposable
         {
             try
             {
-                RankReport report = _reporter.Report with { LastCheckpointStep = LastCommitted };
+                RankReport report = _reporter.Report with { LastCheckpointStep = LastCommitted, Checkpoints = _run?.Checkpoints };
                 RankReply reply = await _coordinator.HeartbeatAsync(_id, report, _ended.Token);
                 if (!reached)
                 {

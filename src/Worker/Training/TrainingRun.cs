@@ -33,8 +33,9 @@ public sealed class TrainingRun : IDisposable
     private readonly LearningRate _schedule;
     private readonly int _steps;
 
-    /// <summary>Rank 0 only, as is <see cref="_report"/>.</summary>
+    /// <summary>Rank 0 only, as are <see cref="_inventory"/> and <see cref="_report"/>.</summary>
     private readonly CheckpointWriter? _checkpoints;
+    private readonly CheckpointInventory? _inventory;
     private readonly RunReport? _report;
 
     private int _step;
@@ -67,7 +68,7 @@ public sealed class TrainingRun : IDisposable
 
         string fingerprint = TrainingFingerprint.Of(job, _data.Train.Certificate.Fingerprint);
         ICheckpointStore store = CheckpointStore.Open(job.Checkpoint.Store ?? files.Checkpoints, time);
-        Restore(store, id, fingerprint);
+        CheckpointManifest? restored = Restore(store, id, fingerprint);
         _steps = job.Training.Steps ?? _step + _packer.StepsFor(job.Training.Epochs ?? 1, _cursor);
         _schedule = new LearningRate(job.Optimizer, _steps);
         reporter.Update(report => report with { Steps = _steps, Step = _step });
@@ -78,11 +79,13 @@ public sealed class TrainingRun : IDisposable
         }
 
         _report = new RunReport(files, reporter, time, _step, _steps);
+        _inventory = Wait(CheckpointInventory.ReadAsync(store, fingerprint, restored, time.GetUtcNow(), CancellationToken.None));
         _checkpoints = new CheckpointWriter(store, Author(id, WritingAttempt(store, attempt), fingerprint), new CheckpointWriterOptions
         {
             Keep = job.Checkpoint.Keep,
             Time = time,
             Committed = Committed,
+            Removed = _inventory.Remove,
             Progress = reporter.Tick,
             Phase = phase =>
             {
@@ -94,6 +97,9 @@ public sealed class TrainingRun : IDisposable
 
     /// <summary>Step of the newest committed checkpoint; 0: none yet. Read from any thread.</summary>
     public int LastCommitted => _lastCommitted;
+
+    /// <summary>What the store holds; null for all but rank 0. Read from any thread.</summary>
+    public CheckpointReport? Checkpoints => _inventory?.Report;
 
     private QwenModel Model => _loaded.Model;
 
@@ -306,6 +312,7 @@ public sealed class TrainingRun : IDisposable
 
     private void Committed(CheckpointManifest manifest)
     {
+        _inventory!.Add(manifest);
         _lastCommitted = (int)manifest.Step;
         _reporter.Log($"checkpoint of step {manifest.Step} committed");
     }
@@ -341,10 +348,12 @@ public sealed class TrainingRun : IDisposable
         _reporter.Log($"model written to {target}");
     }
 
-    private void Restore(ICheckpointStore store, JobId id, string fingerprint)
+    /// <returns>What of the job's own store it goes on from.</returns>
+    private CheckpointManifest? Restore(ICheckpointStore store, JobId id, string fingerprint)
     {
         var reader = new CheckpointReader(store, _time, finding => _reporter.Log($"warning: {finding.Message}"));
-        CheckpointManifest? manifest = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None));
+        CheckpointManifest? own = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None));
+        CheckpointManifest? manifest = own;
         if (manifest is null && _job.Checkpoint.ResumeFrom is { } source)
         {
             reader = new CheckpointReader(CheckpointStore.Open(source, _time), _time, finding => _reporter.Log($"warning: {finding.Message}"));
@@ -355,7 +364,7 @@ public sealed class TrainingRun : IDisposable
         if (manifest is null)
         {
             _reporter.Log("starting from step 0");
-            return;
+            return null;
         }
 
         byte[] history = Wait(TrainingState.RestoreAsync(_optimizer, reader, manifest, CancellationToken.None));
@@ -373,6 +382,7 @@ public sealed class TrainingRun : IDisposable
         }
 
         _reporter.Log($"continuing from the checkpoint of step {manifest.Step}, written by attempt {manifest.Attempt}");
+        return own;
     }
 
     /// <summary>

@@ -1,0 +1,61 @@
+namespace Trainer.Worker.Checkpoints;
+
+/// <summary>Copies one checkpoint of a store into a folder, which is then a store itself. Every file is verified on its way.</summary>
+public static class CheckpointCopy
+{
+    /// <param name="step">Null: the newest that is not quarantined.</param>
+    /// <param name="folder">Must not exist, or be empty; it is there whole or not at all.</param>
+    /// <exception cref="JobInputException">There is no such checkpoint, or the folder is not empty.</exception>
+    /// <exception cref="InvalidDataException">A file is not what was written.</exception>
+    public static async Task<CheckpointManifest> WriteAsync(ICheckpointStore store, long? step, string folder, CancellationToken cancellationToken)
+    {
+        CheckpointFolder[] committed = [.. (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(found => found.HasManifest)];
+        CheckpointFolder chosen = committed.FirstOrDefault(found => step is { } wanted ? found.Step == wanted : !found.IsQuarantined)
+            ?? throw new JobInputException($"{store.Address}: no {(step is null ? "good " : "")}checkpoint{(step is null ? "" : $" of step {step}")}; there are "
+                + (committed.Length == 0 ? "none yet" : "steps " + string.Join(", ", committed.Select(found => found.Step))));
+        if (chosen.IsQuarantined)
+        {
+            throw new InvalidDataException($"{store.Address}: step {chosen.Step} is quarantined: {await chosen.ReadReasonAsync(store, cancellationToken)}");
+        }
+
+        CheckpointManifest manifest = await chosen.ReadManifestAsync(store, cancellationToken) ?? throw Gone();
+        await NewFolder.WriteAsync(folder, async temporary =>
+        {
+            foreach (CheckpointFile file in manifest.Files)
+            {
+                WrittenContent written = await CopyAsync(file, Path.Combine(temporary, file.Path));
+                if (written != new WrittenContent(file.Length, file.Sha256))
+                {
+                    throw new InvalidDataException($"{store.Address}: step {manifest.Step} is damaged: {file.Path} has other content than was written");
+                }
+            }
+
+            await File.WriteAllBytesAsync(Path.Combine(temporary, CheckpointPath.Manifest(manifest.Step, 1)), manifest.ToBytes(), cancellationToken);
+        });
+        return manifest;
+
+        async Task<WrittenContent> CopyAsync(CheckpointFile file, string path)
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+            try
+            {
+                await using Stream source = await store.OpenReadAsync(file.Path, cancellationToken);
+                await using FileStream target = new(path, new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write, Options = FileOptions.Asynchronous });
+                await using HashingStream hashing = new(target.WriteAsync);
+                await source.CopyToAsync(hashing, cancellationToken);
+                await target.FlushAsync(cancellationToken);
+                target.Flush(flushToDisk: true);
+                return hashing.Content();
+            }
+            catch (FileNotFoundException)
+            {
+                // A manifest goes before its files do.
+                throw await chosen.ReadManifestAsync(store, cancellationToken) is null
+                    ? (Exception)Gone()
+                    : new InvalidDataException($"{store.Address}: step {manifest.Step} is damaged: {file.Path} is missing");
+            }
+        }
+
+        JobInputException Gone() => new($"{store.Address}: retention removed step {chosen.Step} meanwhile; take a newer one");
+    }
+}
