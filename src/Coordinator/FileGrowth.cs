@@ -12,20 +12,12 @@ public sealed class FileGrowth(TimeProvider time)
     private readonly Dictionary<(string Path, long Length), Wait> _waits = [];
     private bool _looking;
 
-    /// <summary>Files that are looked at.</summary>
-    public int Watched
+    /// <summary>0 when there is no such file, or the link leads nowhere.</summary>
+    public static long LengthOf(string path)
     {
-        get
-        {
-            lock (_lock)
-            {
-                return _waits.Count;
-            }
-        }
+        var file = new FileInfo(path);
+        return file.Exists && (file.ResolveLinkTarget(returnFinalTarget: true) ?? file) is FileInfo { Exists: true } found ? found.Length : 0;
     }
-
-    /// <summary>0 when there is no such file.</summary>
-    public static long LengthOf(string path) => new FileInfo(path) is { Exists: true } file ? (file.ResolveLinkTarget(returnFinalTarget: true) as FileInfo ?? file).Length : 0;
 
     /// <summary>Returns when the file no longer has this length, or after the time.</summary>
     public async Task WaitAsync(string path, long length, TimeSpan atMost, CancellationToken cancellationToken)
