@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Microsoft.Extensions.Hosting;
 
 namespace Trainer.Coordinator;
 
@@ -6,7 +7,7 @@ namespace Trainer.Coordinator;
 /// Lets an agent that waits learn at once that there are new orders for it, when its node lives in this process; otherwise it
 /// learns with its next report.
 /// </summary>
-public sealed class NodeChanges
+public sealed class NodeChanges(IHostApplicationLifetime lifetime)
 {
     private readonly ConcurrentDictionary<string, TaskCompletionSource> _waiting = new(StringComparer.Ordinal);
 
@@ -18,8 +19,11 @@ public sealed class NodeChanges
         }
     }
 
-    /// <summary>Returns when something changed, or after the time.</summary>
-    public Task WaitAsync(string node, TimeSpan atMost, CancellationToken cancellationToken) =>
-        _waiting.GetOrAdd(node, _ => new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously))
-            .Task.WaitAsync(atMost, cancellationToken).ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+    /// <summary>Returns when something changed, after the time, or when the coordinator stops.</summary>
+    public async Task WaitAsync(string node, TimeSpan atMost, CancellationToken cancellationToken)
+    {
+        using var ended = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, lifetime.ApplicationStopping);
+        await _waiting.GetOrAdd(node, _ => new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously))
+            .Task.WaitAsync(atMost, ended.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+    }
 }

@@ -193,6 +193,7 @@ public sealed class StreamTests : IAsyncLifetime
         await stream.UntilAsync(record => record.Kind == "status");
         Task<EventList> events = Client.EventsAsync(job.Value, 2, TimeSpan.FromSeconds(30));
         Task<byte[]> log = Client.ReadLogAsync(new RankName(job, 1, 0), LogStream.Stderr, 0, TimeSpan.FromSeconds(30));
+        Task orders = Client.WaitForOrdersAsync("elsewhere");
         await Task.Delay(300);
 
         var watch = Stopwatch.StartNew();
@@ -201,6 +202,7 @@ public sealed class StreamTests : IAsyncLifetime
         Assert.InRange(watch.Elapsed.TotalSeconds, 0, 5);
         Assert.Empty((await events).Events);
         Assert.Empty(await log);
+        await orders;
         Assert.Empty(await stream.UntilAsync(_ => false));
         _host = await _home.StartAsync();
     }
