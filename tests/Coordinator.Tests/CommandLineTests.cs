@@ -112,6 +112,32 @@ public sealed class CommandLineTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_job_elsewhere_is_followed_to_its_last_line()
+    {
+        Assert.Equal(0, (await RunAsync("submit", _home.JobFile)).Code);
+        JobId id = await FirstJobAsync();
+        JobFiles files = _home.Home.Job(id);
+        await File.WriteAllTextAsync(files.Metrics, "{\"step\":1,\"loss\":2.5}\n");
+        string elsewhere = Path.Combine(_home.Root, "elsewhere");
+        using Process logs = StartIn(elsewhere, ["logs", "demo", "--follow"], _home.Home.Socket);
+        using Process events = StartIn(elsewhere, ["events", "demo", "--follow", "-o", "json"], _home.Home.Socket);
+        Task<string> lines = logs.StandardOutput.ReadToEndAsync(), records = events.StandardOutput.ReadToEndAsync();
+        await Task.Delay(1000);
+
+        await File.AppendAllTextAsync(files.Attempt(1).Stdout, "one more\nand the last");
+        _home.Do(id, 1, RankOutcome.Succeeded);
+        await logs.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(30));
+        await events.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(30));
+
+        Assert.Equal((0, "rank of attempt 1\none more\nand the last\n"), (logs.ExitCode, await lines));
+        Assert.Equal(0, events.ExitCode);
+        Assert.Equal(["submitted", "attempt 1 starts on local", "succeeded: at step 3"], (await records).Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Select(line => JsonSerializer.Deserialize(line, ContractsJson.Default.HistoryEntry)!.Text));
+        using Process metrics = StartIn(elsewhere, ["metrics", "demo", "-o", "json"], _home.Home.Socket);
+        Assert.Equal("{\"step\":1,\"loss\":2.5}\n", await metrics.StandardOutput.ReadToEndAsync());
+    }
+
+    [Fact]
     public async Task A_home_that_is_too_long_for_a_socket_is_told()
     {
         (int code, _, string error) = await RunInAsync(Path.Combine(_home.Root, new string('x', 120)), "submit", _home.JobFile);
@@ -141,10 +167,11 @@ public sealed class CommandLineTests : IAsyncLifetime
 
     private Process Start(params string[] arguments) => StartIn(_home.Home.Directory, arguments);
 
-    private Process StartIn(string home, string[] arguments)
+    private Process StartIn(string home, string[] arguments, string? coordinator = null)
     {
         var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "trainer"), arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
         start.Environment["TRAINER_HOME"] = home;
+        start.Environment["TRAINER_COORDINATOR"] = coordinator;
         start.Environment["TRAINER_RANK_COMMAND"] = _home.Rank;
         return Process.Start(start)!;
     }
