@@ -23,8 +23,8 @@ public sealed class CheckpointCatalogueTests : IAsyncLifetime
     {
         Client.Dispose();
         _agent!.Dispose();
-        _home.Dispose();
         await _host!.DisposeAsync();
+        _home.Dispose();
     }
 
     [Fact]

@@ -28,8 +28,8 @@ public sealed class StreamTests : IAsyncLifetime
     {
         Client.Dispose();
         _agent!.Dispose();
-        _home.Dispose();
         await _host!.DisposeAsync();
+        _home.Dispose();
     }
 
     [Fact]

@@ -10,6 +10,9 @@ namespace Trainer.Cli.Commands;
 /// <summary><c>trainer checkpoints list|verify|download</c>: what a job has saved.</summary>
 internal static class Checkpoints
 {
+    /// <summary>Of a person who waits for a store that is away.</summary>
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(10);
+
     public static Command Create() => new("checkpoints", "Shows, verifies or copies the checkpoints of a job.")
     {
         List(), Verify(), Download(),
@@ -105,7 +108,7 @@ internal static class Checkpoints
         CheckpointList list = await client.CheckpointsAsync(job, cancellationToken);
         string address = list.Store ?? throw new ConfigException($"{list.Job} has no checkpoints yet");
         return address.Contains("://", StringComparison.Ordinal) || Directory.Exists(address)
-            ? (list.Job, CheckpointStore.Open(address))
+            ? (list.Job, CheckpointStore.Open(address, patience: s_patience))
             : throw new ConfigException($"{address}: the checkpoints of {list.Job} are not on this machine; ask on one that has this directory");
     }
 
