@@ -1,3 +1,4 @@
+using System.Data.Common;
 using System.Globalization;
 using System.Net;
 using Microsoft.AspNetCore.Builder;
@@ -7,6 +8,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Orleans;
+using Orleans.Runtime;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -32,8 +34,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
 
     /// <summary>Starts to answer on the socket.</summary>
     /// <exception cref="CoordinatorRunningException">Another process serves this home.</exception>
-    public static async Task<CoordinatorHost> StartAsync(
-        TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints? endpoints = null, CancellationToken cancellationToken = default)
+    /// <exception cref="ConfigException">The cluster cannot be joined, or the engine of this build has none.</exception>
+    public static async Task<CoordinatorHost> StartAsync(TrainerHome home, CoordinatorOptions options,
+        CoordinatorEndpoints? endpoints = null, CoordinatorCluster? cluster = null, CancellationToken cancellationToken = default)
     {
         Directory.CreateDirectory(home.Directory, OwnerOnly | UnixFileMode.UserExecute);
         FileStream held = TakeLock(home);
@@ -42,14 +45,19 @@ public sealed class CoordinatorHost : IAsyncDisposable
             // A socket file without the lock is left from a killed coordinator.
             File.Delete(home.Socket);
             await File.WriteAllTextAsync(home.Pid, Environment.ProcessId.ToString(CultureInfo.InvariantCulture), cancellationToken);
-            WebApplication app = Build(home, options, endpoints ?? CoordinatorEndpoints.SocketOnly);
+            WebApplication app = Build(home, options, endpoints ?? CoordinatorEndpoints.SocketOnly, cluster);
             await app.StartAsync(cancellationToken);
             File.SetUnixFileMode(home.Socket, OwnerOnly);
             return new CoordinatorHost(home, app, held);
         }
-        catch
+        catch (Exception error)
         {
             await held.DisposeAsync();
+            if (cluster is not null && error is DbException or OrleansException)
+            {
+                throw new ConfigException($"the cluster cannot be joined: {error.Message}; its database must answer and hold Orleans' tables, "
+                    + "and after the death of all its coordinators one must start where it was (--silo)");
+            }
             throw;
         }
     }
@@ -71,7 +79,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         await _lock.DisposeAsync();
     }
 
-    private static WebApplication Build(TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints endpoints)
+    private static WebApplication Build(TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints endpoints, CoordinatorCluster? cluster)
     {
         WebApplicationBuilder builder = WebApplication.CreateSlimBuilder();
         const string Time = "yyyy-MM-ddTHH:mm:ss.fffZ ";
@@ -84,6 +92,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
             builder.Logging.AddSimpleConsole(console => (console.SingleLine, console.UseUtcTimestamp, console.TimestampFormat) = (true, true, Time));
         }
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
+        builder.Logging.AddFilter("Orleans", LogLevel.Warning);
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.Limits.MaxRequestBodySize = MaxBody;
@@ -112,7 +121,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton<NodeApi>();
         builder.Services.AddSingleton<PoolApi>();
         builder.Services.AddSingleton<OpenApi>();
-        builder.AddSilo(home);
+        builder.AddSilo(home, cluster);
         builder.Services.AddHostedService<WakeUp>();
         WebApplication app = builder.Build();
         app.UseApiErrors(app.Logger);
@@ -126,6 +135,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         app.Services.GetRequiredService<StreamApi>().Map(app);
         app.Services.GetRequiredService<NodeApi>().Map(app);
         app.Services.GetRequiredService<PoolApi>().Map(app);
+        app.MapSilo();
         return app;
     }
 
