@@ -44,6 +44,9 @@ public sealed record RankReport
 
     /// <summary>Where in the step it is, such as "step 12: all-reduce of gradients".</summary>
     [Id(14)] public string? Activity { get; init; }
+
+    /// <summary>What is wrong while the training goes on, such as a full disk or a store that does not answer.</summary>
+    [Id(15)] public string? Trouble { get; init; }
 }
 
 /// <summary>The answer to a report.</summary>

@@ -3,12 +3,13 @@ namespace Trainer.Worker.Checkpoints;
 public static class CheckpointStore
 {
     /// <summary>Opens a directory, or <c>azblob://CONTAINER/PREFIX</c>. Nothing is read, created or connected yet.</summary>
+    /// <param name="trouble"><inheritdoc cref="BlobStoreOptions.Trouble" path="/summary"/></param>
     /// <exception cref="JobInputException">The address has an unknown scheme, or the account is not configured.</exception>
-    public static ICheckpointStore Open(string address, TimeProvider? time = null)
+    public static ICheckpointStore Open(string address, TimeProvider? time = null, Action<string?>? trouble = null)
     {
         if (address.StartsWith(BlobAddress.Scheme, StringComparison.Ordinal))
         {
-            return BlobAddress.Parse(address).Open(Environment.GetEnvironmentVariable, new BlobStoreOptions { Time = time ?? TimeProvider.System });
+            return BlobAddress.Parse(address).Open(Environment.GetEnvironmentVariable, new BlobStoreOptions { Time = time ?? TimeProvider.System, Trouble = trouble });
         }
 
         return string.IsNullOrWhiteSpace(address) || address.Contains("://", StringComparison.Ordinal)
