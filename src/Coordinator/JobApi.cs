@@ -53,7 +53,7 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
         string project = Access.Of(context).Project ?? "default";
         var spec = new JobSpec
         {
-            Id = JobId.New(config.Name),
+            Id = await NewIdAsync(config.Name),
             Name = config.Name,
             Priority = config.Priority,
             Config = JobConfigJson.Write(config),
@@ -136,10 +136,27 @@ internal sealed class JobApi(IGrainFactory grains, RankLogs logs, TrainerHome ho
         }
     }
 
+    /// <summary>Thousands of jobs may have one name, so that chance alone does not tell their ids apart.</summary>
+    private async Task<JobId> NewIdAsync(string name)
+    {
+        JobId id;
+        do
+        {
+            id = JobId.New(name);
+        }
+        while (await Grain(id).Get() is not null);
+        return id;
+    }
+
     /// <summary>By id, by unique name, or by the unique beginning of an id.</summary>
     private async Task<IJobGrain> FindAsync(HttpContext context)
     {
         string text = (string)context.Request.RouteValues["job"]!;
+        if (JobId.TryParse(text, out JobId id) && Access.Of(context) is var caller
+            && (await grains.GetGrain<IJobIndexGrain>(JobIndexShards.Of(id)).List()).Any(entry => entry.Id == id && caller.MaySee(entry.Project)))
+        {
+            return Grain(id);
+        }
         JobIndexEntry[] entries = await IndexAsync(context);
         Func<JobIndexEntry, bool>[] ways = [
             entry => entry.Id.Value == text,

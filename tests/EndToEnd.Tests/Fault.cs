@@ -10,8 +10,8 @@ namespace Trainer.EndToEnd.Tests;
 /// <param name="Events">The history tells these.</param>
 internal sealed record Fault(Func<FaultRun, Task> Strike, int Attempts, params string[] Events)
 {
-    /// <summary>Steps of a training that ends soon after a fault that is over at once, of one that goes on for 20 s, and of one that outlives a lease.</summary>
-    private const int Short = 40, Medium = 160, Long = 300;
+    /// <summary>Steps of a training that ends soon after a fault that is over at once, of one that outlives 10 s, and of one that outlives a lease.</summary>
+    private const int Short = 40, Medium = 120, Long = 330;
 
     public int Ranks { get; init; } = 3;
     public int Agents { get; init; } = 3;
@@ -151,6 +151,11 @@ internal sealed record Fault(Func<FaultRun, Task> Strike, int Attempts, params s
         ["the disk of the coordinator's logs is full for 10 s"] = new(run => run.FillDiskAsync("w1", "the coordinator cannot store logs"), 1, "the coordinator cannot store logs", "over: node w")
         {
             Steps = Medium, Prepare = run => run.UseSmallDisk(run.Cluster.CoordinatorHome.Jobs),
+        },
+
+        ["coordinator and agents are gone for more than a minute"] = new(run => run.OrphanRanksAsync(), 2, "its agent is gone", "attempt 2 starts")
+        {
+            Steps = 500, IsTriedOnce = true,
         },
 
         ["one of six ranks on three agents is killed"] = new(run => run.KillRank("w2"), 2, "ended without a result", "attempt 2 starts")

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Text.RegularExpressions;
 using Trainer.Contracts;
@@ -10,6 +11,9 @@ namespace Trainer.EndToEnd.Tests;
 internal sealed partial class FaultRun(Fault fault, Action<string> say) : IAsyncDisposable
 {
     private const double FirstStepWithin = 15;
+
+    /// <summary>Seconds of a step, so that time and not the machine decides what a fault hits.</summary>
+    private const string Pace = "0.15";
 
     private SmallDisk? _disk;
     private DateTimeOffset _struck;
@@ -27,8 +31,12 @@ internal sealed partial class FaultRun(Fault fault, Action<string> say) : IAsync
         {
             await prepare(this);
         }
+        if (step is not null)
+        {
+            Cluster.Place.Environment["TRAINER_TEST_PACE"] = Pace;
+        }
         await Cluster.StartAsync(fault.Agents, fault.Slots);
-        await Cluster.SubmitAsync("--set", $"resources.ranks={fault.Ranks}", "--set", "samples.prompts=[]", "--set", $"training.steps={fault.Steps}");
+        await Cluster.SubmitAsync("--set", $"resources.ranks={fault.Ranks}", "--set", "samples.prompts=[]", "--set", "training.batch_tokens=256", "--set", $"training.steps={fault.Steps}");
         if (step is { } at)
         {
             await Cluster.UntilStepAsync(at);
@@ -117,19 +125,23 @@ internal sealed partial class FaultRun(Fault fault, Action<string> say) : IAsync
 
     public async Task KillEverythingAsync()
     {
-        int[] ranks = [.. Nodes().SelectMany(node => Cluster.Ranks(node).Values)];
-        Cluster.Kill("c");
-        foreach (string node in Nodes())
-        {
-            Cluster.Kill(node);
-        }
+        int[] ranks = Ranks();
+        KillAllButRanks();
         Array.ForEach(ranks, rank => LinuxProcesses.Signal(rank, LinuxProcesses.Kill));
         await Task.Delay(1000);
-        Cluster.StartCoordinator();
-        foreach (string node in Nodes())
-        {
-            Cluster.StartAgent(node, fault.Slots);
-        }
+        StartAll();
+    }
+
+    /// <summary>The ranks go on for a minute and then end by themselves.</summary>
+    public async Task OrphanRanksAsync()
+    {
+        KillAllButRanks();
+        long start = Stopwatch.GetTimestamp();
+        await Cluster.UntilAsync(() => Task.FromResult(Ranks().Length == 0), "the orphans to end");
+        double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        say($"the orphans ended {seconds:0.0} s after their agents");
+        Assert.InRange(seconds, 50, 75);
+        StartAll();
     }
 
     public Task UseSmallDisk(string folder)
@@ -181,6 +193,26 @@ internal sealed partial class FaultRun(Fault fault, Action<string> say) : IAsync
             await Blobs.DisposeAsync();
         }
         Cluster.Dispose();
+    }
+
+    private int[] Ranks() => [.. Nodes().SelectMany(node => Cluster.Ranks(node).Values)];
+
+    private void KillAllButRanks()
+    {
+        Cluster.Kill("c");
+        foreach (string node in Nodes())
+        {
+            Cluster.Kill(node);
+        }
+    }
+
+    private void StartAll()
+    {
+        Cluster.StartCoordinator();
+        foreach (string node in Nodes())
+        {
+            Cluster.StartAgent(node, fault.Slots);
+        }
     }
 
     private IEnumerable<string> Nodes() => Enumerable.Range(1, fault.Agents).Select(i => $"w{i}");
