@@ -29,8 +29,8 @@ internal static class ScaleBenchmark
         using CoordinatorClient reports = coordinator.Client("worker"), waits = coordinator.Client("worker");
         double cpu = coordinator.CpuSeconds;
         start = Stopwatch.GetTimestamp();
-        Task[] running = [.. Enumerable.Range(0, nodes).Select(i =>
-            new SimulatedNode($"n{i:D4}", slots, rankLives, reports, waits, ledger, latencies).RunAsync(TimeSpan.FromSeconds((double)i / nodes), end.Token))];
+        SimulatedNode[] all = [.. Enumerable.Range(0, nodes).Select(i => new SimulatedNode($"n{i:D4}", slots, rankLives, reports, waits, ledger, latencies))];
+        Task[] running = [.. all.Select((node, i) => node.RunAsync(TimeSpan.FromSeconds((double)i / nodes), end.Token))];
         while (ledger.Complete < jobs)
         {
             await Task.Delay(TimeSpan.FromSeconds(5));
@@ -43,6 +43,7 @@ internal static class ScaleBenchmark
         double busy = (coordinator.CpuSeconds - cpu) / Stopwatch.GetElapsedTime(start).TotalSeconds;
         await end.CancelAsync();
         await Task.WhenAll(running).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        Array.ForEach(all, node => node.Dispose());
 
         Report("placements", $"{ledger.PerSecond:0} gangs/s over all, {ledger.MedianPerSecond:0} in the median second");
         Report("heartbeats", latencies.Describe());

@@ -5,7 +5,7 @@ namespace Trainer.Benchmarks;
 
 /// <summary>Speaks to the coordinator as a worker agent does, at its pace; its ranks live for a while, succeed, and are no processes.</summary>
 internal sealed class SimulatedNode(
-    string name, int slots, TimeSpan rankLives, CoordinatorClient reports, CoordinatorClient waits, GangLedger ledger, Latencies latencies)
+    string name, int slots, TimeSpan rankLives, CoordinatorClient reports, CoordinatorClient waits, GangLedger ledger, Latencies latencies) : IDisposable
 {
     private static readonly TimeSpan s_period = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_newsWait = TimeSpan.FromMilliseconds(50);
@@ -31,6 +31,8 @@ internal sealed class SimulatedNode(
             }
         }
     }
+
+    public void Dispose() => _news.Dispose();
 
     private async Task ListenAsync(CancellationToken cancellationToken)
     {

@@ -19,9 +19,9 @@ public sealed class GangTests
         using CoordinatorClient client = CoordinatorClient.At(home.Home.Socket);
         var ledger = new GangLedger(Slots);
         using var end = new CancellationTokenSource(TimeSpan.FromSeconds(60));
-        Task[] nodes = [.. Enumerable.Range(0, 8).Select(i =>
-            new SimulatedNode($"n{i}", Slots, TimeSpan.FromSeconds(0.1 + (random.NextDouble() * 0.5)), client, client, ledger, new Latencies())
-                .RunAsync(TimeSpan.FromSeconds(random.NextDouble() * 3), end.Token))];
+        SimulatedNode[] nodes = [.. Enumerable.Range(0, 8).Select(i =>
+            new SimulatedNode($"n{i}", Slots, TimeSpan.FromSeconds(0.1 + (random.NextDouble() * 0.5)), client, client, ledger, new Latencies()))];
+        Task[] running = [.. nodes.Select(node => node.RunAsync(TimeSpan.FromSeconds(random.NextDouble() * 3), end.Token))];
         for (int i = 0; i < Jobs; i++)
         {
             JobConfig job = home.Job($"gang-{i}", random.Next(-2, 3));
@@ -33,7 +33,8 @@ public sealed class GangTests
         }
         int complete = ledger.Complete;
         await end.CancelAsync();
-        await Task.WhenAll(nodes).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await Task.WhenAll(running).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        Array.ForEach(nodes, node => node.Dispose());
 
         Assert.Equal(Jobs, complete);
         Assert.Empty(ledger.Problems);
