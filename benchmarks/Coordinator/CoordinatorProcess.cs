@@ -42,10 +42,7 @@ internal sealed class CoordinatorProcess : IAsyncDisposable
     {
         string home = Directory.CreateTempSubdirectory("bench-").FullName;
         string tokens = Path.Combine(home, "tokens.json");
-        AccessEntry[] entries = [.. new[] { "user", "worker" }.Select(role => new AccessEntry
-        {
-            Sha256 = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(role))), Role = role, Project = role == "user" ? "load" : null,
-        })];
+        AccessEntry[] entries = [Entry("user", "load"), Entry("worker", null)];
         await File.WriteAllTextAsync(tokens, JsonSerializer.Serialize(entries, ContractsJson.Default.AccessEntryArray));
         string url = FormattableString.Invariant($"http://127.0.0.1:{FreePort()}");
         var process = Process.Start(TrainerProgram.Command(home, "serve", "--no-worker", "--listen", url, "--tokens", tokens))!;
@@ -76,6 +73,9 @@ internal sealed class CoordinatorProcess : IAsyncDisposable
         _process.Dispose();
         Directory.Delete(_home, recursive: true);
     }
+
+    private static AccessEntry Entry(string role, string? project) =>
+        new() { Sha256 = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(role))), Role = role, Project = project };
 
     private static int FreePort()
     {

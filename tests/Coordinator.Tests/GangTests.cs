@@ -33,7 +33,7 @@ public sealed class GangTests
         }
         int complete = ledger.Complete;
         await end.CancelAsync();
-        await Task.WhenAll(running).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await Task.WhenAll(running).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing | ConfigureAwaitOptions.ContinueOnCapturedContext);
         Array.ForEach(nodes, node => node.Dispose());
 
         Assert.Equal(Jobs, complete);
