@@ -53,4 +53,7 @@ public sealed record NodeSight
 
     /// <summary>Where ranks of other nodes reach it; null before its first report.</summary>
     [Id(4)] public string? Host { get; init; }
+
+    /// <inheritdoc cref="NodeReport.Trouble"/>
+    [Id(5)] public string? Trouble { get; init; }
 }

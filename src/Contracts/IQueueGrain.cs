@@ -1,5 +1,6 @@
 using System.Collections.Immutable;
 using Orleans;
+using Orleans.Concurrency;
 
 namespace Trainer.Contracts;
 
@@ -17,8 +18,8 @@ public interface IQueueGrain : IGrainWithStringKey
     [Alias("release")]
     Task Release(JobId job);
 
-    /// <summary>What a node has to give. A node that stops offering for ten seconds gets nothing new.</summary>
-    [Alias("offer")]
+    /// <summary>What a node has to give, repeated every few seconds. A node that stops offering for ten seconds gets nothing new.</summary>
+    [Alias("offer"), OneWay]
     Task Offer(NodeOffer offer);
 
     /// <summary>Names of the nodes that ever offered, in order.</summary>

@@ -124,6 +124,9 @@ public sealed record JobRecord
     /// <summary>What a person set after the submission; null: as submitted.</summary>
     [Id(19)] public int? PrioritySet { get; init; }
 
+    /// <summary>What is wrong while the attempt goes on.</summary>
+    [Id(20)] public string? Trouble { get; init; }
+
     public JobId Id => Spec.Id;
 
     public int Priority => PrioritySet ?? Spec.Priority;

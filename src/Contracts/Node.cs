@@ -39,6 +39,9 @@ public sealed record NodeReport
 
     /// <summary>Trainer version of the agent.</summary>
     [Id(8)] public string? Version { get; init; }
+
+    /// <summary>What is wrong on this node while its ranks go on, such as logs that do not arrive.</summary>
+    [Id(9)] public string? Trouble { get; init; }
 }
 
 /// <summary>Name of one rank of one attempt of a job.</summary>

@@ -47,6 +47,9 @@ public sealed record RankReport
 
     /// <summary>Rank 0: what the store holds, once it has looked.</summary>
     [Id(15)] public CheckpointReport? Checkpoints { get; init; }
+
+    /// <summary>What is wrong while the training goes on, such as a full disk or a store that does not answer.</summary>
+    [Id(16)] public string? Trouble { get; init; }
 }
 
 /// <summary>The answer to a report.</summary>

@@ -131,10 +131,24 @@ public static class AttemptWatch
         {
             return new RanksStarted(now, job.Attempt);
         }
+        if (Trouble(job, sights, ranks) is var trouble && trouble != job.Trouble && job.Status is not JobStatus.Starting)
+        {
+            return new TroubleChanged(now, job.Attempt, trouble);
+        }
         // What it says of its checkpoints is the catalogue's.
         return ranks.GetValueOrDefault(0)?.Report is { } report && report with { Checkpoints = null } is var told && told != job.Progress && told.Attempt == job.Attempt
             ? new RankReported(now, told)
             : null;
+    }
+
+    /// <summary>One at a time, so that a fault that many ranks see is told once; null: all is well.</summary>
+    private static string? Trouble(JobRecord job, IReadOnlyList<NodeSight> sights, Dictionary<int, RankState> ranks)
+    {
+        if (ranks.Values.Where(rank => rank is { Alive: true, Report.Trouble: not null }).MinBy(rank => rank.Name.Rank) is { } troubled)
+        {
+            return $"rank {troubled.Name.Rank} on {job.Nodes[troubled.Name.Rank]}: {troubled.Report!.Trouble}";
+        }
+        return sights.FirstOrDefault(sight => sight.Trouble is not null) is { } node ? $"node {node.Node}: {node.Trouble}" : null;
     }
 
     /// <summary>Also one that could not be started.</summary>

@@ -47,7 +47,7 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         string project = Access.Of(context).Project ?? "default";
         var spec = new JobSpec
         {
-            Id = JobId.New(config.Name),
+            Id = await NewIdAsync(config.Name),
             Name = config.Name,
             Priority = config.Priority,
             Config = JobConfigJson.Write(config),
@@ -100,10 +100,27 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         await AnswerAsync(context, await (await FindAsync(context)).SetPriority(request.Priority));
     }
 
+    /// <summary>Thousands of jobs may have one name, so that chance alone does not tell their ids apart.</summary>
+    private async Task<JobId> NewIdAsync(string name)
+    {
+        JobId id;
+        do
+        {
+            id = JobId.New(name);
+        }
+        while (await Grain(id).Get() is not null);
+        return id;
+    }
+
     /// <summary>By id, by unique name, or by the unique beginning of an id.</summary>
     public async Task<IJobGrain> FindAsync(HttpContext context)
     {
         string text = (string)context.Request.RouteValues["job"]!;
+        if (JobId.TryParse(text, out JobId id) && Access.Of(context) is var caller
+            && (await grains.GetGrain<IJobIndexGrain>(JobIndexShards.Of(id)).List()).Any(entry => entry.Id == id && caller.MaySee(entry.Project)))
+        {
+            return Grain(id);
+        }
         JobIndexEntry[] entries = await IndexAsync(context);
         Func<JobIndexEntry, bool>[] ways = [
             entry => entry.Id.Value == text,

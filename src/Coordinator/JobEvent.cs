@@ -15,6 +15,9 @@ public sealed record RoomMissing(DateTimeOffset At, string Reason) : JobEvent(At
 /// <summary>The pause after a failed attempt is over.</summary>
 public sealed record RetryDue(DateTimeOffset At) : JobEvent(At);
 
+/// <summary>The database took so long to store the job: it was locked, or its disk is slow.</summary>
+public sealed record StoreWasSlow(DateTimeOffset At, TimeSpan Took) : JobEvent(At);
+
 public sealed record CancelAsked(DateTimeOffset At) : JobEvent(At);
 
 public sealed record PauseAsked(DateTimeOffset At) : JobEvent(At);
@@ -25,6 +28,9 @@ public sealed record PriorityAsked(DateTimeOffset At, int Priority) : JobEvent(A
 
 /// <summary>Something that one attempt did. It counts for the newest attempt only.</summary>
 public abstract record AttemptEvent(DateTimeOffset At, int Attempt) : JobEvent(At);
+
+/// <summary>The coordinator is another process than the one that started the attempt.</summary>
+public sealed record CoordinatorReplaced(DateTimeOffset At, int Attempt) : AttemptEvent(At, Attempt);
 
 /// <summary>Every rank has a process.</summary>
 public sealed record RanksStarted(DateTimeOffset At, int Attempt) : AttemptEvent(At, Attempt);
@@ -46,6 +52,9 @@ public sealed record HangFound(DateTimeOffset At, int Attempt, string Message) :
 public sealed record NodeFellSilent(DateTimeOffset At, int Attempt, string Node) : AttemptEvent(At, Attempt);
 
 public sealed record NodeAnswered(DateTimeOffset At, int Attempt, string Node) : AttemptEvent(At, Attempt);
+
+/// <summary>Something is wrong while the ranks go on; null: no longer.</summary>
+public sealed record TroubleChanged(DateTimeOffset At, int Attempt, string? Trouble) : AttemptEvent(At, Attempt);
 
 /// <summary>A node is being emptied.</summary>
 public sealed record NodeDraining(DateTimeOffset At, int Attempt, string Node) : AttemptEvent(At, Attempt);

@@ -17,12 +17,15 @@ public sealed partial class JobGrain(
 {
     private const string WakeUp = "wake-up";
 
+    private static readonly TimeSpan s_slowStore = TimeSpan.FromSeconds(3);
+
     private IGrainTimer? _timer;
     private TimeSpan _period;
     private (int Attempt, long Since) _asked;
     private long? _ended;
     private string? _rendezvous;
     private (int Attempt, int Revision) _catalogued;
+    private bool _isNew;
 
     private JobId Id => new(this.GetPrimaryKeyString());
     private JobFiles Files => home.Job(Id);
@@ -30,6 +33,8 @@ public sealed partial class JobGrain(
 
     public override Task OnActivateAsync(CancellationToken cancellationToken)
     {
+        // A job with an attempt never leaves memory while its coordinator lives.
+        _isNew = Job?.Status.HasAttempt() == true;
         LookAfter();
         return Task.CompletedTask;
     }
@@ -167,6 +172,11 @@ public sealed partial class JobGrain(
     private async Task<JobEvent?> FindAsync(JobRecord job)
     {
         DateTimeOffset now = time.GetUtcNow();
+        if (_isNew)
+        {
+            _isNew = false;
+            return new CoordinatorReplaced(now, job.Attempt);
+        }
         switch (job.Status)
         {
             case JobStatus.Queued:
@@ -254,7 +264,13 @@ public sealed partial class JobGrain(
         (JobRecord after, ImmutableArray<JobEffect> effects) = JobLifecycle.Apply(before, happened);
         if (IsDurable(before, after))
         {
+            long start = time.GetTimestamp();
             await StoreAsync(after);
+            TimeSpan took = time.GetElapsedTime(start);
+            if (took > s_slowStore)
+            {
+                state.State.Job = JobLifecycle.Apply(after, new StoreWasSlow(time.GetUtcNow(), took)).Job;
+            }
             if (before.Status != after.Status)
             {
                 LogTransition(Id, before.Status, after.Status, after.Attempt, after.History[^1].Text);

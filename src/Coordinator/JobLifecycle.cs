@@ -26,6 +26,8 @@ public static class JobLifecycle
     {
         (_, AttemptEvent old) when old.Attempt != job.Attempt || !job.Status.HasAttempt() => (job, []),
 
+        (_, StoreWasSlow slow) => (Note(job, e.At, $"the coordinator's database was locked or slow for {slow.Took.TotalSeconds:0} s"), []),
+
         (Queued, RoomMissing missing) => (job with { Reason = missing.Reason }, []),
         (Queued, RoomGranted granted) => Start(job, granted),
         (Retrying, RetryDue) => (job with { Status = Queued, RetryAt = null }, []),
@@ -39,6 +41,9 @@ public static class JobLifecycle
                 $"node {silent.Node} does not answer; waiting for it"), []),
         (_, NodeAnswered back) when job.SilentNode == back.Node =>
             (Note(job with { SilentNode = null, Reason = StandingReason(job) }, e.At, $"node {back.Node} answers again"), []),
+
+        (_, CoordinatorReplaced) => (Note(job, e.At, "the coordinator was started again; the ranks may have gone on"), []),
+        (_, TroubleChanged trouble) when job.Trouble != trouble.Trouble => Change(job, trouble),
 
         (_, RankEnded { Result.Outcome: RankOutcome.Succeeded } ended) => End(Report(job, ended.Result), Succeeded, e.At, null, Describe(ended.Result)),
         (Stopping, RankEnded ended) => Stopped(Report(job, ended.Result), e.At, Describe(ended.Result)),
@@ -82,6 +87,7 @@ public static class JobLifecycle
             Progress = null,
             HungAt = null,
             SilentNode = null,
+            Trouble = null,
             StartedAt = job.StartedAt ?? room.At,
             Reason = "starting",
         };
@@ -103,7 +109,13 @@ public static class JobLifecycle
         _ => End(job, Cancelled, now, "cancelled", detail),
     };
 
-    private static string? StandingReason(JobRecord job) => job.Status is Stopping ? "stopping after a last checkpoint" : null;
+    private static (JobRecord, ImmutableArray<JobEffect>) Change(JobRecord job, TroubleChanged changed)
+    {
+        JobRecord next = job with { Trouble = changed.Trouble };
+        return (Note(job.SilentNode is null ? next with { Reason = StandingReason(next) } : next, changed.At, changed.Trouble ?? $"over: {job.Trouble}"), []);
+    }
+
+    private static string? StandingReason(JobRecord job) => job.Status is Stopping ? "stopping after a last checkpoint" : job.Trouble;
 
     private static JobRecord Report(JobRecord job, RankReport report) => job with
     {

@@ -98,7 +98,15 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         {
             throw new ApiException(StatusCodes.Status413PayloadTooLarge, $"at most {LogLength.MaxPiece} bytes at once");
         }
-        long length = logs.Append(new RankName(job, attempt, rank), stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length));
+        long length;
+        try
+        {
+            length = logs.Append(new RankName(job, attempt, rank), stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length));
+        }
+        catch (IOException error)
+        {
+            throw new ApiException(StatusCodes.Status507InsufficientStorage, $"the coordinator cannot store logs: {error.Message}");
+        }
         await Http.AnswerAsync(context, new LogLength { Length = length }, ContractsJson.Default.LogLength);
     }
 }

@@ -212,6 +212,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
         Draining = Draining,
         Ranks = [.. _report?.Ranks.Where(rank => which(rank.Name)) ?? []],
         Host = _report?.Host,
+        Trouble = _report?.Trouble,
     };
 }
 

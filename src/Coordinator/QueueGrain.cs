@@ -5,27 +5,40 @@ using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
 
-/// <summary>One pool. Keeps what jobs and nodes say in memory, stores the quotas, and lets <see cref="Placement"/> decide.</summary>
+/// <summary>
+/// One pool. Keeps what jobs and nodes say in memory, stores the quotas, and lets <see cref="Placement"/> decide: at once when it is
+/// quiet, else for all that happened in a moment together.
+/// </summary>
 public sealed class QueueGrain([PersistentState("queue")] IPersistentState<QueueState> state, TimeProvider time) : Grain, IQueueGrain
 {
     private static readonly TimeSpan s_jobPatience = TimeSpan.FromMinutes(1);
     private static readonly TimeSpan s_nodePatience = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_gathering = TimeSpan.FromSeconds(1.5);
+    private static readonly TimeSpan s_surveying = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_numbering = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(500);
+    private static readonly TimeSpan s_moment = TimeSpan.FromMilliseconds(25);
 
     private readonly Dictionary<JobId, Entry> _jobs = [];
     private readonly SortedSet<Entry> _waiting = new(Comparer<Entry>.Create((a, b) => Placement.Order(a.Request).CompareTo(Placement.Order(b.Request))));
     private readonly SortedDictionary<string, Node> _nodes = new(StringComparer.Ordinal);
+
+    /// <summary>Slots that jobs hold, by node and by project.</summary>
+    private readonly Dictionary<string, Dictionary<JobId, int>> _held = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, int> _used = new(StringComparer.Ordinal);
     private Dictionary<JobId, int> _positions = [];
-    private long _activated, _numbered, _looked;
-    private bool _changed;
+    private JobId? _lastGranted;
+    private IGrainTimer? _soon;
+    private long _activated, _surveyed, _numbered, _looked, _placed;
+    private int _free, _all;
+    private bool _changed, _isSoon;
 
     public override Task OnActivateAsync(CancellationToken cancellationToken)
     {
         _activated = time.GetTimestamp();
         // Nodes fall silent and come back, and the gathering ends, without a call of their own.
         this.RegisterGrainTimer(_ => Look(), new GrainTimerCreationOptions { DueTime = s_gathering, Period = s_look, KeepAlive = true });
+        _soon = this.RegisterGrainTimer(_ => PlaceSoon(), new GrainTimerCreationOptions { DueTime = Timeout.InfiniteTimeSpan, Period = Timeout.InfiniteTimeSpan, KeepAlive = true });
         return GrainFactory.GetGrain<IPoolIndexGrain>(IPoolIndexGrain.Key).Register(this.GetPrimaryKeyString());
     }
 
@@ -44,10 +57,9 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
 
     public Task Release(JobId job)
     {
-        if (_jobs.Remove(job, out Entry? entry))
+        if (_jobs.GetValueOrDefault(job) is { } entry)
         {
-            _waiting.Remove(entry);
-            _changed = true;
+            Drop(entry);
             Place();
         }
         return Task.CompletedTask;
@@ -82,7 +94,6 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
     public Task<PoolView> Get()
     {
         List<FreeNode> free = Free();
-        Dictionary<string, int> used = Used();
         return Task.FromResult(new PoolView
         {
             Pool = this.GetPrimaryKeyString(),
@@ -91,8 +102,8 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             Free = free.Sum(node => Math.Max(0, node.Free)),
             Running = _jobs.Count - _waiting.Count,
             Waiting = _waiting.Count,
-            Projects = [.. used.Where(use => use.Value > 0).Select(use => use.Key).Union(Quotas.Keys).Order(StringComparer.Ordinal)
-                .Select(project => new ProjectUse { Project = project, Used = used.GetValueOrDefault(project), Quota = Quotas.TryGetValue(project, out int most) ? most : null })],
+            Projects = [.. _used.Keys.Union(Quotas.Keys).Order(StringComparer.Ordinal)
+                .Select(project => new ProjectUse { Project = project, Used = _used.GetValueOrDefault(project), Quota = Quotas.TryGetValue(project, out int most) ? most : null })],
         });
     }
 
@@ -113,11 +124,15 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
                 known.Request = request;
                 return known;
             }
-            _waiting.Remove(known);
+            Drop(known);
         }
-        var entry = new Entry(request) { Asked = time.GetTimestamp(), Nodes = known?.Nodes ?? [] };
+        var entry = new Entry(request) { Asked = time.GetTimestamp() };
         _jobs[request.Job] = entry;
-        if (entry.Nodes.IsEmpty)
+        if (known is { Nodes.IsEmpty: false })
+        {
+            Grant(entry, known.Nodes);
+        }
+        else
         {
             _waiting.Add(entry);
             _changed = true;
@@ -130,10 +145,69 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         _waiting.Remove(entry);
         entry.Nodes = nodes;
         entry.Asked = time.GetTimestamp();
+        Count(entry, 1);
+        _lastGranted = entry.Request.Job;
     }
 
-    /// <summary>Grants what fits. Jobs other than the one that asks are woken: they ask for what they got.</summary>
+    private void Drop(Entry entry)
+    {
+        _jobs.Remove(entry.Request.Job);
+        _waiting.Remove(entry);
+        Count(entry, -1);
+        _changed = true;
+    }
+
+    /// <summary>Counts what a job holds, or no longer does.</summary>
+    private void Count(Entry entry, int sign)
+    {
+        foreach (string node in entry.Nodes)
+        {
+            if (!_held.TryGetValue(node, out Dictionary<JobId, int>? jobs))
+            {
+                _held[node] = jobs = [];
+            }
+            Add(jobs, entry.Request.Job, sign);
+        }
+        Add(_used, entry.Request.Project, sign * entry.Nodes.Length);
+
+        static void Add<T>(Dictionary<T, int> counts, T key, int count)
+            where T : notnull
+        {
+            int sum = counts.GetValueOrDefault(key) + count;
+            if (sum == 0)
+            {
+                counts.Remove(key);
+            }
+            else
+            {
+                counts[key] = sum;
+            }
+        }
+    }
+
+    /// <summary>Grants what fits, now or in a moment.</summary>
     private void Place(JobId? except = null)
+    {
+        if (time.GetElapsedTime(_placed) >= s_moment)
+        {
+            PlaceNow(except);
+        }
+        else if (!_isSoon)
+        {
+            _isSoon = true;
+            _soon!.Change(s_moment, Timeout.InfiniteTimeSpan);
+        }
+    }
+
+    private Task PlaceSoon()
+    {
+        _isSoon = false;
+        PlaceNow(except: null);
+        return Task.CompletedTask;
+    }
+
+    /// <summary>Jobs other than the one that asks are woken: they ask for what they got.</summary>
+    private void PlaceNow(JobId? except)
     {
         // A queue that has just come to life does not know yet what jobs hold and nodes run.
         if (!_changed || _waiting.Count == 0 || time.GetElapsedTime(_activated) < s_gathering)
@@ -142,7 +216,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         }
         _changed = false;
         foreach ((JobId job, ImmutableArray<string> nodes) in Placement.Decide(
-            Free(), _waiting.Select(entry => entry.Request), Used(), Quotas, time.GetUtcNow()))
+            Free(), _waiting.Select(entry => entry.Request), _used, Quotas, time.GetUtcNow()))
         {
             Grant(_jobs[job], nodes);
             if (job != except)
@@ -150,64 +224,46 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
                 GrainFactory.GetGrain<IJobGrain>(job.Value).Wake();
             }
         }
+        _placed = time.GetTimestamp();
     }
 
     /// <summary>A slot is taken by a job that holds it, and by a rank that runs on it whether its job has said so or not.</summary>
     private List<FreeNode> Free()
     {
-        var held = new Dictionary<(string Node, JobId Job), int>();
-        foreach (Entry entry in _jobs.Values)
-        {
-            foreach (string node in entry.Nodes)
-            {
-                held[(node, entry.Request.Job)] = held.GetValueOrDefault((node, entry.Request.Job)) + 1;
-            }
-        }
-        var taken = new Dictionary<string, int>(StringComparer.Ordinal);
-        foreach (((string node, _), int count) in held)
-        {
-            taken[node] = taken.GetValueOrDefault(node) + count;
-        }
-        var free = new List<FreeNode>();
+        var free = new List<FreeNode>(_nodes.Count);
         foreach (Node node in _nodes.Values)
         {
             if (node.Offer.Closed || time.GetElapsedTime(node.Heard) > s_nodePatience)
             {
                 continue;
             }
-            int running = node.Offer.Runs.IsEmpty ? 0 : node.Offer.Runs.GroupBy(job => job)
-                .Sum(job => Math.Max(0, job.Count() - held.GetValueOrDefault((node.Offer.Node, job.Key))));
-            free.Add(new FreeNode(node.Offer.Node, node.Offer.Slots - taken.GetValueOrDefault(node.Offer.Node) - running, node.Offer.Strikes > 0));
+            Dictionary<JobId, int>? held = _held.GetValueOrDefault(node.Offer.Node);
+            int taken = held?.Values.Sum() ?? 0;
+            // In order of jobs, so that equal ones lie together.
+            for (int i = 0, count; i < node.Offer.Runs.Length; i += count)
+            {
+                JobId job = node.Offer.Runs[i];
+                for (count = 1; i + count < node.Offer.Runs.Length && node.Offer.Runs[i + count] == job; count++)
+                {
+                }
+                taken += Math.Max(0, count - (held?.GetValueOrDefault(job) ?? 0));
+            }
+            free.Add(new FreeNode(node.Offer.Node, node.Offer.Slots - taken, node.Offer.Strikes > 0));
         }
         return free;
     }
 
-    private Dictionary<string, int> Used()
-    {
-        var used = new Dictionary<string, int>(StringComparer.Ordinal);
-        foreach (Entry entry in _jobs.Values)
-        {
-            used[entry.Request.Project] = used.GetValueOrDefault(entry.Request.Project) + entry.Nodes.Length;
-        }
-        return used;
-    }
-
     private string Why(Entry entry)
     {
-        if (_positions.Count == 0 || !_positions.ContainsKey(entry.Request.Job) || time.GetElapsedTime(_numbered) > s_numbering)
-        {
-            _positions = _waiting.Select((waiting, index) => (waiting.Request.Job, index)).ToDictionary(pair => pair.Job, pair => pair.index + 1);
-            _numbered = time.GetTimestamp();
-        }
         if (time.GetElapsedTime(_activated) < s_gathering)
         {
             return "the coordinator has just started and hears first what runs";
         }
         string pool = this.GetPrimaryKeyString();
-        string position = $"position {_positions.GetValueOrDefault(entry.Request.Job, 1)} of {_waiting.Count}";
-        List<FreeNode> free = Free();
-        int ranks = entry.Request.Ranks, slots = free.Sum(node => Math.Max(0, node.Free)), all = _nodes.Values.Sum(node => node.Offer.Closed ? 0 : node.Offer.Slots);
-        if (Quotas.TryGetValue(entry.Request.Project, out int most) && Used().GetValueOrDefault(entry.Request.Project) + ranks > most)
+        Survey();
+        string position = $"position {_positions.GetValueOrDefault(entry.Request.Job, _waiting.Count)} of {_waiting.Count}";
+        int ranks = entry.Request.Ranks, slots = _free, all = _all;
+        if (Quotas.TryGetValue(entry.Request.Project, out int most) && _used.GetValueOrDefault(entry.Request.Project) + ranks > most)
         {
             return $"waiting for the quota of project {entry.Request.Project} ({most} slots; {position})";
         }
@@ -215,7 +271,23 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             : ranks > all ? $"waiting for more workers: {ranks} slots are needed, pool {pool} has {all} ({position})"
             : $"waiting for {ranks} {(ranks == 1 ? "slot" : "slots")} in pool {pool}: {slots} of {all} free{Ahead()} ({position})";
 
-        string Ahead() => _jobs.Values.FirstOrDefault(job => !job.Nodes.IsEmpty) is { } holder ? $", {holder.Request.Job} runs" : "";
+        string Ahead() => _lastGranted is { } job && _jobs.ContainsKey(job) ? $", {job} runs" : "";
+    }
+
+    /// <summary>What reasons tell; thousands of jobs ask for them at once.</summary>
+    private void Survey()
+    {
+        if (time.GetElapsedTime(_surveyed) > s_surveying)
+        {
+            _free = Free().Sum(node => Math.Max(0, node.Free));
+            _all = _nodes.Values.Sum(node => node.Offer.Closed ? 0 : node.Offer.Slots);
+            _surveyed = time.GetTimestamp();
+        }
+        if (time.GetElapsedTime(_numbered) > s_numbering)
+        {
+            _positions = _waiting.Select((waiting, index) => (waiting.Request.Job, index)).ToDictionary(pair => pair.Job, pair => pair.index + 1);
+            _numbered = time.GetTimestamp();
+        }
     }
 
     /// <summary>A job that stopped asking has ended without saying so, or never will run again.</summary>
@@ -228,9 +300,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         _looked = time.GetTimestamp();
         foreach (Entry entry in _jobs.Values.Where(entry => time.GetElapsedTime(entry.Asked) > s_jobPatience).ToArray())
         {
-            _jobs.Remove(entry.Request.Job);
-            _waiting.Remove(entry);
-            _changed = true;
+            Drop(entry);
         }
         _changed |= _waiting.Count > 0;
     }

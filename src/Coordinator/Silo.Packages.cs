@@ -4,6 +4,7 @@ using Microsoft.AspNetCore.Connections;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging;
 using Orleans;
 using Orleans.Configuration;
 using Orleans.Dashboard;
@@ -53,7 +54,7 @@ internal static class Silo
             connection.Abort();
             return Task.CompletedTask;
         })));
-        silo.Services.AddSingleton(_ => new SqliteStore(home.Database));
+        silo.Services.AddSingleton(services => new SqliteStore(home.Database, services.GetRequiredService<ILogger<SqliteStore>>()));
         silo.Services.AddGrainStorage(ProviderConstants.DEFAULT_STORAGE_PROVIDER_NAME, (services, _) => new SqliteGrainStorage(services.GetRequiredService<SqliteStore>()));
         silo.AddReminders();
         silo.Services.AddSingleton<IReminderTable, SqliteReminders>();

@@ -5,16 +5,22 @@ using Trainer.Contracts;
 
 namespace Trainer.EndToEnd.Tests;
 
-/// <summary>A coordinator and worker agents as real processes on loopback, each with a home of its own. Ends with all of them.</summary>
+/// <summary>
+/// A coordinator and worker agents as real processes on loopback, each with a home of its own, each agent with a network link of its
+/// own. Ends with all of them.
+/// </summary>
 internal sealed class Cluster : IDisposable
 {
     private readonly Dictionary<string, TrainerProgram> _programs = [];
+    private readonly Dictionary<string, NetworkLink> _links = [];
+    private readonly int _port = FreePort();
     private readonly string _url;
 
     public Cluster()
     {
         Place = new Workplace();
-        _url = $"http://127.0.0.1:{FreePort().ToString(CultureInfo.InvariantCulture)}";
+        _url = $"http://127.0.0.1:{_port.ToString(CultureInfo.InvariantCulture)}";
+        Store = Place.PathOf("store");
         Place.Environment["TRAINER_COORDINATOR"] = _url;
     }
 
@@ -22,7 +28,8 @@ internal sealed class Cluster : IDisposable
 
     public TrainerHome CoordinatorHome => new(Path.Combine(Place.Folder, "c"));
 
-    public string Store => Path.Combine(Place.Folder, "store");
+    /// <summary>Where checkpoints go; a folder unless it is set.</summary>
+    public string Store { get; set; }
 
     public TrainerHome HomeOf(string node) => new(Path.Combine(Place.Folder, node));
 
@@ -41,8 +48,17 @@ internal sealed class Cluster : IDisposable
 
     public void StartCoordinator() => Start("c", ["serve", "--no-worker", "--listen", _url, "--tokens", Place.PathOf("tokens.json")]);
 
-    public void StartAgent(string node, int slots) =>
-        Start(node, ["worker", "--name", node, "--slots", slots.ToString(CultureInfo.InvariantCulture)]);
+    public void StartAgent(string node, int slots)
+    {
+        if (!_links.TryGetValue(node, out NetworkLink? link))
+        {
+            _links[node] = link = new NetworkLink(_port);
+        }
+        Start(node, ["worker", "--name", node, "--slots", slots.ToString(CultureInfo.InvariantCulture)], link.Url);
+    }
+
+    /// <summary>Between an agent and the coordinator.</summary>
+    public NetworkLink LinkOf(string node) => _links[node];
 
     public int PidOf(string name) => _programs[name].Pid;
 
@@ -104,13 +120,15 @@ internal sealed class Cluster : IDisposable
         }
     }
 
-    public void Dispose()
+    /// <summary>Kills all of them.</summary>
+    public void EndProcesses()
     {
         foreach (TrainerProgram program in _programs.Values)
         {
             LinuxProcesses.Signal(program.Pid, LinuxProcesses.Kill);
             program.Dispose();
         }
+        _programs.Clear();
         foreach (string folder in Directory.GetDirectories(Place.Folder))
         {
             while (LinuxProcesses.WithVariable("TRAINER_HOME", folder) is { Length: > 0 } left)
@@ -121,14 +139,27 @@ internal sealed class Cluster : IDisposable
                 }
             }
         }
+    }
+
+    public void Dispose()
+    {
+        EndProcesses();
+        foreach (NetworkLink link in _links.Values)
+        {
+            link.Dispose();
+        }
         Place.Dispose();
     }
 
-    private void Start(string name, string[] arguments)
+    private void Start(string name, string[] arguments, string? coordinator = null)
     {
         string home = Path.Combine(Place.Folder, name);
         Directory.CreateDirectory(home);
-        _programs[name] = TrainerProgram.Start(Place.Folder, new Dictionary<string, string>(Place.Environment) { ["TRAINER_HOME"] = home }, arguments);
+        _programs[name] = TrainerProgram.Start(Place.Folder, new Dictionary<string, string>(Place.Environment)
+        {
+            ["TRAINER_HOME"] = home,
+            ["TRAINER_COORDINATOR"] = coordinator ?? _url,
+        }, arguments);
     }
 
     /// <summary>Null when nobody answers. In this process: a command a moment would take the CPU from the ranks.</summary>

@@ -5,8 +5,8 @@ using System.Net.Sockets;
 namespace Trainer.Worker.Tests;
 
 /// <summary>
-/// The Azure Blob emulator, in memory on a free port, for the tests of one collection. It is a fixture: tests fail with the
-/// cure when it is not installed.
+/// The Azure Blob emulator on a free port, for the tests of one collection. It is a fixture: tests fail with the cure when it is
+/// not installed.
 /// </summary>
 public sealed class Azurite : IAsyncLifetime
 {
@@ -15,10 +15,15 @@ public sealed class Azurite : IAsyncLifetime
     private const string Account = "devstoreaccount1";
     private const string Key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
     private Process? _process;
-    private string? _connectionString;
+    private readonly int _port = FreePort();
 
-    public string ConnectionString => _connectionString ?? throw new InvalidOperationException("not started");
+    /// <summary>Where it keeps what it is given, also while it does not run; null: in memory.</summary>
+    public string? Folder { get; init; }
 
+    public string ConnectionString =>
+        $"DefaultEndpointsProtocol=http;AccountName={Account};AccountKey={Key};BlobEndpoint=http://127.0.0.1:{_port}/{Account};";
+
+    /// <summary>Starts it, or starts it again on the same port.</summary>
     public async Task InitializeAsync()
     {
         string program = Repository.File("node_modules", ".bin", "azurite-blob");
@@ -27,17 +32,16 @@ public sealed class Azurite : IAsyncLifetime
             throw new InvalidOperationException($"{program} is missing: run `npm ci` at the root of the repository");
         }
 
-        int port = FreePort();
         // The shell ends the emulator when its input closes, so it never outlives a killed test run.
         string command = $"""
-            '{program}' --blobHost 127.0.0.1 --blobPort {port} --inMemoryPersistence --skipApiVersionCheck --silent --disableTelemetry &
-            pid=$!; cat > /dev/null; kill $pid
+            '{program}' --blobHost 127.0.0.1 --blobPort {_port} {(Folder is null ? "--inMemoryPersistence" : $"--location '{Folder}'")} --skipApiVersionCheck --silent --disableTelemetry &
+            pid=$!; cat > /dev/null; kill $pid; wait $pid
             """;
         _process = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", command]) { RedirectStandardInput = true, UseShellExecute = false })!;
-        await WaitUntilListeningAsync(port);
-        _connectionString = $"DefaultEndpointsProtocol=http;AccountName={Account};AccountKey={Key};BlobEndpoint=http://127.0.0.1:{port}/{Account};";
+        await WaitUntilListeningAsync(_port);
     }
 
+    /// <summary>Ends it; another start finds what is in its folder.</summary>
     public async Task DisposeAsync()
     {
         if (_process is not null)
@@ -45,6 +49,7 @@ public sealed class Azurite : IAsyncLifetime
             _process.StandardInput.Close();
             await _process.WaitForExitAsync();
             _process.Dispose();
+            _process = null;
         }
     }
 

@@ -28,10 +28,10 @@ public class GrainProxy : DispatchProxy
         GrainMethod method = s_methods.GetOrAdd(targetMethod!, static found => new GrainMethod(found));
         var request = new Request(Id, targetMethod!.Name, grain => method.CallAsync(grain, args))
         {
-            Interleaves = targetMethod.IsDefined(typeof(AlwaysInterleaveAttribute)),
-            IsReadOnly = targetMethod.IsDefined(typeof(ReadOnlyAttribute)),
+            Interleaves = method.Interleaves,
+            IsReadOnly = method.IsReadOnly,
         };
-        if (targetMethod.IsDefined(typeof(OneWayAttribute)))
+        if (method.IsOneWay)
         {
             _silo!.Deliver(request);
             return method.Return(Task.FromResult<object?>(null));
@@ -50,6 +50,9 @@ internal sealed class GrainMethod
     public GrainMethod(MethodInfo method)
     {
         _method = method;
+        Interleaves = method.IsDefined(typeof(AlwaysInterleaveAttribute));
+        IsReadOnly = method.IsDefined(typeof(ReadOnlyAttribute));
+        IsOneWay = method.IsDefined(typeof(OneWayAttribute));
         Type type = method.ReturnType;
         Type? value = type.IsGenericType ? type.GetGenericArguments()[0] : null;
         bool isValueTask = type == typeof(ValueTask) || (value is not null && type.GetGenericTypeDefinition() == typeof(ValueTask<>));
@@ -65,6 +68,12 @@ internal sealed class GrainMethod
         _take = Bind<Func<object, Task<object?>>>($"Take{kind}", value);
         _give = Bind<Func<Task<object?>, object>>($"Give{kind}", value);
     }
+
+    public bool Interleaves { get; }
+
+    public bool IsReadOnly { get; }
+
+    public bool IsOneWay { get; }
 
     public Task<object?> CallAsync(object grain, object?[]? arguments) =>
         _take(_method.Invoke(grain, BindingFlags.DoNotWrapExceptions, null, arguments, null)!);

@@ -22,7 +22,7 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
         Services = services;
         Time = time;
         Log = log;
-        Store = new SqliteStore(_options.DatabasePath);
+        Store = new SqliteStore(_options.DatabasePath, log);
         Reminders = new ReminderService(this);
     }
 

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Microsoft.Data.Sqlite;
+using Microsoft.Extensions.Logging;
 using Orleans.Runtime;
 using Orleans.Storage;
 
@@ -14,12 +15,17 @@ internal sealed record Reminder(GrainId Grain, string ReminderName, DateTime Fir
 internal sealed class SqliteStore : IAsyncDisposable
 {
     private readonly string _path;
+    private readonly SqliteWriter _writer;
     private readonly SemaphoreSlim _turn = new(1, 1);
-    private SqliteConnection? _connection;
+    private SqliteConnection? _reader;
 
-    public SqliteStore(string path) => _path = path;
+    public SqliteStore(string path, ILogger log)
+    {
+        _path = path;
+        _writer = new SqliteWriter(Open, log);
+    }
 
-    public Task<(string Json, long Version)?> ReadAsync(GrainId id, string state) => WithAsync<(string, long)?>(connection =>
+    public Task<(string Json, long Version)?> ReadAsync(GrainId id, string state) => ReadAsync<(string, long)?>(connection =>
     {
         using SqliteCommand command = Command(connection,
             "SELECT json, version FROM grain_state WHERE type = $type AND key = $key AND name = $name", id, state);
@@ -33,7 +39,7 @@ internal sealed class SqliteStore : IAsyncDisposable
     /// <param name="json">What to store.</param>
     /// <param name="version">The version that was read; 0 when nothing was there.</param>
     /// <exception cref="InconsistentStateException">Another version is stored.</exception>
-    public Task<long> WriteAsync(GrainId id, string state, string json, long version) => WithAsync(connection =>
+    public Task<long> WriteAsync(GrainId id, string state, string json, long version) => _writer.RunAsync(connection =>
     {
         using SqliteCommand command = Command(connection, version == 0
             ? "INSERT INTO grain_state (type, key, name, json, version) VALUES ($type, $key, $name, $json, 1) ON CONFLICT DO NOTHING"
@@ -43,7 +49,7 @@ internal sealed class SqliteStore : IAsyncDisposable
         return command.ExecuteNonQuery() == 1 ? version + 1 : throw Inconsistent(id, state, version);
     });
 
-    public Task ClearAsync(GrainId id, string state, long version) => WithAsync(connection =>
+    public Task ClearAsync(GrainId id, string state, long version) => _writer.RunAsync(connection =>
     {
         using SqliteCommand command = Command(connection,
             "DELETE FROM grain_state WHERE type = $type AND key = $key AND name = $name AND version = $version", id, state);
@@ -51,7 +57,7 @@ internal sealed class SqliteStore : IAsyncDisposable
         return command.ExecuteNonQuery() == 1 || version == 0 ? 0 : throw Inconsistent(id, state, version);
     });
 
-    public Task<List<Reminder>> ReadRemindersAsync() => WithAsync(connection =>
+    public Task<List<Reminder>> ReadRemindersAsync() => ReadAsync(connection =>
     {
         using var command = new SqliteCommand("SELECT type, key, name, first_tick, period FROM reminder", connection);
         using SqliteDataReader row = command.ExecuteReader();
@@ -64,7 +70,7 @@ internal sealed class SqliteStore : IAsyncDisposable
         return reminders;
     });
 
-    public Task WriteReminderAsync(Reminder reminder) => WithAsync(connection =>
+    public Task WriteReminderAsync(Reminder reminder) => _writer.RunAsync(connection =>
     {
         using SqliteCommand command = Command(connection,
             "INSERT OR REPLACE INTO reminder (type, key, name, first_tick, period) VALUES ($type, $key, $name, $first, $period)", reminder.Grain, reminder.ReminderName);
@@ -74,7 +80,7 @@ internal sealed class SqliteStore : IAsyncDisposable
     });
 
     /// <returns>How many there were.</returns>
-    public Task<int> DeleteReminderAsync(GrainId grain, string name) => WithAsync(connection =>
+    public Task<int> DeleteReminderAsync(GrainId grain, string name) => _writer.RunAsync(connection =>
     {
         using SqliteCommand command = Command(connection, "DELETE FROM reminder WHERE type = $type AND key = $key AND name = $name", grain, name);
         return command.ExecuteNonQuery();
@@ -82,13 +88,14 @@ internal sealed class SqliteStore : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        await _writer.DisposeAsync();
         await _turn.WaitAsync();
         try
         {
-            if (_connection is not null)
+            if (_reader is not null)
             {
-                await _connection.DisposeAsync();
-                _connection = null;
+                await _reader.DisposeAsync();
+                _reader = null;
             }
         }
         finally
@@ -97,12 +104,13 @@ internal sealed class SqliteStore : IAsyncDisposable
         }
     }
 
-    private async Task<T> WithAsync<T>(Func<SqliteConnection, T> work)
+    /// <summary>Sees what is committed; a lock of another writer does not stop it.</summary>
+    private async Task<T> ReadAsync<T>(Func<SqliteConnection, T> work)
     {
         await _turn.WaitAsync();
         try
         {
-            return work(_connection ??= Open());
+            return work(_reader ??= Open());
         }
         finally
         {

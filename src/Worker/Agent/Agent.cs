@@ -203,6 +203,7 @@ public sealed partial class Agent : IAsyncDisposable
         Kind = _options.Kind,
         Draining = _draining,
         Ranks = _supervisor.Report(),
+        Trouble = _logs?.Problem,
         Version = typeof(Agent).Assembly.GetName().Version!.ToString(3),
     };
 

@@ -21,6 +21,10 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
     private readonly byte[] _piece = new byte[LogLength.MaxPiece];
     private volatile bool _complete;
     private bool _reached = true;
+    private volatile string? _problem;
+
+    /// <summary>Why the coordinator, which answers, does not take what ranks write; null: it does.</summary>
+    public string? Problem => _problem;
 
     /// <summary>Everything that ended ranks wrote has arrived.</summary>
     public bool IsComplete => _complete;
@@ -136,6 +140,8 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
                 LogFailed(name.Job, name.Attempt, error.Message);
             }
             _reached = false;
+            // Silence is known to whoever does not hear.
+            _problem = error is CoordinatorException { Status: null } ? null : $"its logs wait there: {error.Message}";
             return Progress.Failed;
         }
     }
@@ -147,6 +153,7 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
             LogBack();
         }
         _reached = true;
+        _problem = null;
     }
 
     /// <summary>Metrics and samples are files of the job: what is in them before an attempt has written, or after the next has started, is not this attempt's.</summary>

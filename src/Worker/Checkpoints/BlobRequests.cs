@@ -13,8 +13,12 @@ internal sealed class BlobRequests
 {
     private static readonly ResiliencePropertyKey<DateTimeOffset> s_deadline = new("deadline");
     private readonly string _address;
+    // Shorter failures are the weather.
+    private const int ToldAfterAttempts = 3;
+
     private readonly BlobStoreOptions _options;
     private readonly ResiliencePipeline _pipeline;
+    private volatile bool _troubled;
 
     /// <param name="address">The store, for messages.</param>
     /// <param name="options">Timeout of an attempt, budget, time.</param>
@@ -33,6 +37,15 @@ internal sealed class BlobRequests
                 ShouldHandle = arguments => ValueTask.FromResult(
                     IsTransient(arguments.Outcome.Exception, arguments.Context.CancellationToken)
                     && options.Time.GetUtcNow() < arguments.Context.Properties.GetValue(s_deadline, default)),
+                OnRetry = arguments =>
+                {
+                    if (arguments.AttemptNumber + 1 >= ToldAfterAttempts && !_troubled)
+                    {
+                        _troubled = true;
+                        options.Trouble?.Invoke($"{_address} does not answer ({Problem(arguments.Outcome.Exception!)}); trying again");
+                    }
+                    return ValueTask.CompletedTask;
+                },
             })
             .AddTimeout(new TimeoutStrategyOptions { Timeout = options.AttemptTimeout })
             .Build();
@@ -49,8 +62,14 @@ internal sealed class BlobRequests
         context.Properties.Set(s_deadline, _options.Time.GetUtcNow() + _options.RetryBudget);
         try
         {
-            return await _pipeline.ExecuteAsync(
+            T answer = await _pipeline.ExecuteAsync(
                 static async (c, run) => await run(c.CancellationToken), context, request);
+            if (_troubled)
+            {
+                _troubled = false;
+                _options.Trouble?.Invoke(null);
+            }
+            return answer;
         }
         catch (RequestFailedException e) when (e.Status == 404)
         {
@@ -76,11 +95,13 @@ internal sealed class BlobRequests
         _ => false,
     };
 
+    private static string Problem(Exception failure) => failure.Message.Split('\n')[0].Trim();
+
     private string Explain(Exception failure) => failure switch
     {
         RequestFailedException { Status: 401 or 403 } refused =>
             $"refused ({refused.Status} {refused.ErrorCode}); check AZURE_STORAGE_CONNECTION_STRING, or that the identity has the role Storage Blob Data Contributor",
         RequestFailedException { Status: > 0 } answer => $"failed ({answer.Status} {answer.ErrorCode})",
-        _ => $"no answer for {_options.RetryBudget.TotalSeconds:0} s ({failure.Message.Split('\n')[0].Trim()}); check that the service can be reached",
+        _ => $"no answer for {_options.RetryBudget.TotalSeconds:0} s ({Problem(failure)}); check that the service can be reached",
     };
 }

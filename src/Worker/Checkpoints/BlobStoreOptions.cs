@@ -22,6 +22,9 @@ public sealed record BlobStoreOptions
 
     public TimeProvider Time { get; init; } = TimeProvider.System;
 
+    /// <summary>Told when requests go unanswered and are tried again, in words, and with null when they are answered again. Any thread.</summary>
+    public Action<string?>? Trouble { get; init; }
+
     /// <summary>Null: HTTP.</summary>
     public HttpPipelineTransport? Transport { get; init; }
 }

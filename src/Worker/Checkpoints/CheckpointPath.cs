@@ -12,9 +12,16 @@ internal static partial class CheckpointPath
 {
     public const string AllSteps = "step-";
 
+    private const string ClaimName = "claim";
+
     public static string Step(long step) => string.Create(CultureInfo.InvariantCulture, $"step-{step:D8}");
 
     public static string File(long step, int attempt, string name) => $"{Step(step)}/attempt-{attempt}/{name}";
+
+    /// <summary>Written by an attempt before it trains: whoever has a lower number must stop.</summary>
+    public static string Claim(long step, int attempt) => File(step, attempt, ClaimName);
+
+    public static bool IsClaim(string path) => path.EndsWith("/" + ClaimName, StringComparison.Ordinal);
 
     public static string Shard(int rank) => $"rank-{rank}.safetensors";
 

@@ -114,11 +114,16 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         : $"{store.Address}: step {manifest.Step} is a checkpoint of job '{manifest.Job}' (fingerprint {manifest.Fingerprint}), "
         + $"not of '{job}' (fingerprint {fingerprint}); give the job a checkpoint.store of its own, or the data, model, optimizer and seed of '{manifest.Job}'");
 
-    // Null: the checkpoint went away while we looked (retention of a running job).
+    // Null: nothing was uploaded, or the checkpoint went away while we looked (retention of a running job).
     private async Task<CheckpointFinding?> ExamineAsync(CheckpointFolder folder, Action<CheckpointManifest> accept, CancellationToken cancellationToken)
     {
         if (!folder.HasManifest)
         {
+            if (folder.Files.Count > 0 && folder.Files.TrueForAll(file => CheckpointPath.IsClaim(file.File.Path)))
+            {
+                return null;
+            }
+
             string files = string.Join(", ", folder.Files.Select(file => file.File.Path));
             return new CheckpointFinding(folder.Step, CheckpointState.Incomplete,
                 $"{store.Address}: step {folder.Step} was uploaded in part and never committed ({files}); ignored");

@@ -44,6 +44,14 @@ public sealed class CheckpointWriter : IAsyncDisposable
         _saving = Task.Run(() => SaveAsync(snapshot, _disposed.Token), CancellationToken.None);
     }
 
+    /// <summary>
+    /// From now on every attempt before this one is refused, even when it is ahead and this one has nothing to save yet. Waits for
+    /// the store.
+    /// </summary>
+    /// <param name="step">Where this attempt goes on.</param>
+    public Task ClaimAsync(long step, CancellationToken cancellationToken) => _store.WriteAsync(
+        CheckpointPath.Claim(step, _author.Attempt), async (stream, token) => await stream.WriteAsync("claimed\n"u8.ToArray(), token), cancellationToken);
+
     /// <summary>Throws the failure of a finished save; waits for nothing.</summary>
     public void ThrowIfFailed()
     {

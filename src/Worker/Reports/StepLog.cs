@@ -56,28 +56,40 @@ public static class StepLog
 
 /// <summary>
 /// A file of one JSON object a line in the order of their steps, appended and handed to the operating system at once, so that
-/// a killed process loses nothing. Numbers are written so that they read back to the same bits.
+/// a killed process loses nothing; lines that a full disk does not take wait. Numbers are written so that they read back to the
+/// same bits.
 /// </summary>
 public sealed class StepLog<T> : IDisposable
     where T : StepRecord
 {
     private readonly FileStream _file;
+    private readonly SpoolFile _end;
     private readonly JsonTypeInfo<T> _type;
 
     internal StepLog(FileStream file, JsonTypeInfo<T> type)
     {
         _file = file;
+        _end = new SpoolFile(file.SafeFileHandle);
         _type = type;
     }
+
+    /// <inheritdoc cref="SpoolFile.Problem"/>
+    public string? Problem => _end.Problem;
+
+    /// <summary>The file with the lines that wait.</summary>
+    public byte[] Content() => [.. File.ReadAllBytes(_file.Name), .. _end.Waiting];
+
+    /// <inheritdoc cref="SpoolFile.Flush"/>
+    public void Flush() => _end.Flush();
 
     public void Append(T record)
     {
         byte[] json = JsonSerializer.SerializeToUtf8Bytes(record, _type);
-        _file.Write([.. json, (byte)'\n']);
+        _end.Append([.. json, (byte)'\n']);
     }
 
     /// <summary>Drops every line after <paramref name="step"/>; what is appended next follows it.</summary>
-    public void TruncateAfter(long step)
+    internal void TruncateAfter(long step)
     {
         _file.Position = 0;
         long end = 0;
@@ -92,10 +104,13 @@ public sealed class StepLog<T> : IDisposable
         }
 
         _file.SetLength(end);
-        _file.Position = end;
     }
 
-    public void Dispose() => _file.Dispose();
+    public void Dispose()
+    {
+        _end.Dispose();
+        _file.Dispose();
+    }
 
     // A last line without its line feed is torn: the process or the machine died while writing it.
     internal static List<(T Record, long End)> ReadLines(FileStream file, JsonTypeInfo<T> type)

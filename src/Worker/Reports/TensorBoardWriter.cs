@@ -9,7 +9,7 @@ namespace Trainer.Worker.Reports;
 /// </summary>
 public sealed class TensorBoardWriter : IDisposable
 {
-    private readonly FileStream _file;
+    private readonly SpoolFile _file;
     private readonly TimeProvider _time;
 
     /// <param name="directory">TensorBoard's run folder, created when missing.</param>
@@ -22,7 +22,7 @@ public sealed class TensorBoardWriter : IDisposable
         FilePath = Path.Combine(directory, string.Create(
             CultureInfo.InvariantCulture,
             $"events.out.tfevents.{time.GetUtcNow().ToUnixTimeSeconds()}.{Environment.MachineName}.{Environment.ProcessId}"));
-        _file = new FileStream(FilePath, FileMode.CreateNew, FileAccess.Write, FileShare.Read, bufferSize: 0);
+        _file = new SpoolFile(File.OpenHandle(FilePath, FileMode.CreateNew, FileAccess.Write));
         Write(0, e => e.Text(EventField.FileVersion, "brain.Event:2"));
         if (resumedAfterStep is { } step)
         {
@@ -32,6 +32,9 @@ public sealed class TensorBoardWriter : IDisposable
     }
 
     public string FilePath { get; }
+
+    /// <inheritdoc cref="SpoolFile.Problem"/>
+    public string? Problem => _file.Problem;
 
     /// <summary>A point of a curve.</summary>
     public void Scalar(string tag, long step, float value) =>
@@ -78,7 +81,7 @@ public sealed class TensorBoardWriter : IDisposable
         BinaryPrimitives.WriteUInt32LittleEndian(record.AsSpan(8), Crc32C.Masked(record.AsSpan(0, 8)));
         payload.CopyTo(record.AsSpan(12));
         BinaryPrimitives.WriteUInt32LittleEndian(record.AsSpan(12 + payload.Length), Crc32C.Masked(payload));
-        _file.Write(record);
+        _file.Append(record);
     }
 
     private static class EventField

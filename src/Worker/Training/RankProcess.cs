@@ -55,6 +55,7 @@ public sealed class RankProcess : IDisposable
     public void Dispose()
     {
         _coordinator.Dispose();
+        _reporter.Dispose();
         _stop.Dispose();
         _ended.Dispose();
     }
@@ -150,6 +151,7 @@ public sealed class RankProcess : IDisposable
         bool reached = true;
         while (!_ended.IsCancellationRequested)
         {
+            _reporter.Flush();
             try
             {
                 RankReport report = _reporter.Report with { LastCheckpointStep = LastCommitted, Checkpoints = _run?.Checkpoints };

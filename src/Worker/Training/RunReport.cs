@@ -13,7 +13,6 @@ public sealed record StepFigures(int Step, double Loss, double GradientNorm, dou
 /// <summary>Where a run's figures go: metrics.jsonl, TensorBoard, samples.jsonl, the log and the heartbeat.</summary>
 public sealed class RunReport : IDisposable
 {
-    private readonly JobFiles _files;
     private readonly RankReporter _reporter;
     private readonly TimeProvider _time;
     private readonly StepLog<MetricsRecord> _metrics;
@@ -26,7 +25,6 @@ public sealed class RunReport : IDisposable
     /// <param name="step">Where the run continues; what was reported later than that is dropped.</param>
     public RunReport(JobFiles files, RankReporter reporter, TimeProvider time, int step, int steps)
     {
-        _files = files;
         _reporter = reporter;
         _time = time;
         _steps = steps;
@@ -38,7 +36,19 @@ public sealed class RunReport : IDisposable
     }
 
     /// <summary>metrics.jsonl as it is now.</summary>
-    public byte[] History() => File.ReadAllBytes(_files.Metrics);
+    public byte[] History() => _metrics.Content();
+
+    /// <summary>Everything that was reported is in its file.</summary>
+    /// <exception cref="IOException">A file did not take it.</exception>
+    public void Complete()
+    {
+        _metrics.Flush();
+        _samples.Flush();
+        if ((_metrics.Problem ?? _samples.Problem) is { } problem)
+        {
+            throw new IOException(problem);
+        }
+    }
 
     public void Step(StepFigures figures, double? evaluation)
     {
@@ -63,6 +73,9 @@ public sealed class RunReport : IDisposable
             _tensorBoard.Scalar("eval/loss", figures.Step, (float)value);
         }
 
+        _reporter.Trouble("metrics", (_metrics.Problem ?? _samples.Problem ?? _tensorBoard.Problem) is { } problem
+            ? $"the figures wait in memory, because they cannot be written: {problem}"
+            : null);
         double? eta = EtaSeconds(figures.Step);
         _reporter.Update(report => report with
         {

@@ -19,6 +19,9 @@ namespace Trainer.Worker.Training;
 /// </summary>
 public sealed class TrainingRun : IDisposable
 {
+    /// <summary>A checkpoint that is due waits so long for the one before.</summary>
+    private static readonly TimeSpan s_saveWait = TimeSpan.FromSeconds(3);
+
     private readonly JobConfig _job;
     private readonly JobFiles _files;
     private readonly ICommunicator _ranks;
@@ -67,7 +70,8 @@ public sealed class TrainingRun : IDisposable
         _optimizer = new AdamW(Model.TrainedTensors(), job.Optimizer);
 
         string fingerprint = TrainingFingerprint.Of(job, _data.Train.Certificate.Fingerprint);
-        ICheckpointStore store = CheckpointStore.Open(job.Checkpoint.Store ?? files.Checkpoints, time);
+        ICheckpointStore store = CheckpointStore.Open(
+            job.Checkpoint.Store ?? files.Checkpoints, time, trouble: problem => reporter.Trouble("checkpoint store", problem));
         CheckpointManifest? restored = Restore(store, id, fingerprint);
         _steps = job.Training.Steps ?? _step + _packer.StepsFor(job.Training.Epochs ?? 1, _cursor);
         _schedule = new LearningRate(job.Optimizer, _steps);
@@ -93,6 +97,11 @@ public sealed class TrainingRun : IDisposable
                 return ValueTask.CompletedTask;
             },
         });
+        if (attempt > 1)
+        {
+            // One that was cut off may still train, and be ahead.
+            Wait(_checkpoints.ClaimAsync(_step, CancellationToken.None));
+        }
     }
 
     /// <summary>Step of the newest committed checkpoint; 0: none yet. Read from any thread.</summary>
@@ -198,7 +207,7 @@ public sealed class TrainingRun : IDisposable
 
         if (IsDue(_job.Checkpoint.Every) || isLast)
         {
-            Save(evaluation);
+            Save(evaluation, isLast || _step == _steps);
         }
     }
 
@@ -220,6 +229,7 @@ public sealed class TrainingRun : IDisposable
         if (IsLead)
         {
             Complete();
+            _report!.Complete();
             if (isWhole)
             {
                 Export();
@@ -290,12 +300,21 @@ public sealed class TrainingRun : IDisposable
         }
     }
 
-    private void Save(double? evaluation)
+    /// <param name="must">Else it is left out when the one before takes long: a store that is away does not stop the training.</param>
+    private void Save(double? evaluation, bool must)
     {
         _reporter.Enter(RankPhase.Saving);
         _reporter.Begin($"step {_step}: checkpoint");
         // The save before comes first: two snapshots at once would need twice the memory.
-        Wait(_checkpoints!.CompleteAsync());
+        Task before = _checkpoints!.CompleteAsync();
+        if (!must && Task.WaitAny([before], s_saveWait) < 0)
+        {
+            _reporter.Log($"no checkpoint of step {_step}: the one of step {_saving} is still being written");
+            _reporter.Enter(RankPhase.Training);
+            return;
+        }
+
+        Wait(before);
         _saving = _step;
         _faults.Reach("Snapshot", _step);
         CheckpointSnapshot snapshot = TrainingState.Capture(_optimizer, _step, _cursor, evaluation, _report!.History());
