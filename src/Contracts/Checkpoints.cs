@@ -30,6 +30,9 @@ public sealed record HeldCheckpoint
 
     /// <summary>Why the store has it marked as damaged; null: it has not.</summary>
     [Id(7)] public string? Quarantined { get; init; }
+
+    /// <summary>Retention let it go of late: told for a while, because it may have come and gone between two reports.</summary>
+    [Id(8)] public bool Removed { get; init; }
 }
 
 /// <summary>
@@ -39,7 +42,7 @@ public sealed record HeldCheckpoint
 [GenerateSerializer, Immutable, Alias("trainer.checkpoint-report")]
 public sealed record CheckpointReport
 {
-    /// <summary>Checkpoints that are named at most, besides the best.</summary>
+    /// <summary>Checkpoints that are named at most, besides the best and those that were removed of late.</summary>
     public const int MostHeld = 32;
 
     /// <summary>Grows with each change within an attempt: with the attempt it names one state of the store.</summary>

@@ -60,6 +60,10 @@ public static class CheckpointRules
             Manifest = entry.Manifest ?? found.Manifest,
             EvalLoss = entry.EvalLoss ?? found.EvalLoss,
         };
+        if (found.Removed)
+        {
+            return merged.Status is CheckpointStatus.Committed ? merged with { Status = CheckpointStatus.Removed, ChangedAt = now } : merged;
+        }
         if (found.Quarantined is { } damage)
         {
             return Quarantine(merged, damage, now);

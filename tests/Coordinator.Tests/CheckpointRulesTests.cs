@@ -78,6 +78,19 @@ public sealed class CheckpointRulesTests
     }
 
     [Fact]
+    public void One_that_came_and_went_between_two_reports_is_remembered()
+    {
+        CheckpointCatalogue known = Commit(new(), 1, Report(1, [Held(10, 1)]));
+        known = Commit(known, 1, Report(4, [Held(30, 1), Held(20, 1) with { Removed = true }, Held(10, 1) with { Removed = true }]));
+        CheckpointCatalogue again = Commit(known, 1, Report(5, [Held(40, 1), Held(20, 1) with { Removed = true }]));
+
+        Assert.Equal([10, 20], Steps(known, CheckpointStatus.Removed));
+        Assert.Equal([30], Steps(known, CheckpointStatus.Committed));
+        Assert.Equal([10, 20, 30], Steps(again, CheckpointStatus.Removed));
+        Assert.Equal(known.Entries[1], again.Entries[1]);
+    }
+
+    [Fact]
     public void A_quarantined_one_stays_so_until_somebody_finds_it_good()
     {
         CheckpointCatalogue known = Commit(new(), 1, Report(1, [Held(10, 1), Held(20, 1)]));

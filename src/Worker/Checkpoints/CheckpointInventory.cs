@@ -8,8 +8,12 @@ namespace Trainer.Worker.Checkpoints;
 /// </summary>
 public sealed class CheckpointInventory
 {
+    /// <summary>More than can be saved between two reports.</summary>
+    private const int MostRemoved = 16;
+
     private readonly string _store;
     private readonly Dictionary<(int Step, int Attempt), HeldCheckpoint> _held = [];
+    private readonly Queue<HeldCheckpoint> _removed = new();
     private volatile CheckpointReport _report;
 
     private CheckpointInventory(string store)
@@ -83,8 +87,14 @@ public sealed class CheckpointInventory
     /// <summary>Retention let it go.</summary>
     public void Remove(CheckpointManifest manifest)
     {
-        if (_held.Remove((checked((int)manifest.Step), manifest.Attempt)))
+        if (_held.Remove((checked((int)manifest.Step), manifest.Attempt), out HeldCheckpoint? removed))
         {
+            _removed.Enqueue(removed with { Removed = true });
+            if (_removed.Count > MostRemoved)
+            {
+                _removed.Dequeue();
+            }
+
             Publish();
         }
     }
@@ -116,6 +126,6 @@ public sealed class CheckpointInventory
             oldest = all.Where(held => held != best).Min(held => held.Step);
         }
 
-        _report = new CheckpointReport { Revision = _report.Revision + 1, Store = _store, Held = [.. named], From = from, Oldest = oldest };
+        _report = new CheckpointReport { Revision = _report.Revision + 1, Store = _store, Held = [.. named, .. _removed], From = from, Oldest = oldest };
     }
 }

@@ -18,10 +18,12 @@ public sealed class CheckpointInventoryTests : IDisposable
         Assert.Empty(inventory.Report.Held);
         await SaveAsync(inventory, 1, keep: 2, (10, 3.0), (20, 1.0), (30, double.NaN), (40, 2.0), (50, null));
 
-        Assert.Equal([50, 40, 20], inventory.Report.Held.Select(held => held.Step));
-        Assert.Equal((await ReadAsync()).Report.Held.AsEnumerable(), inventory.Report.Held);
-        Assert.Equal([null, 2.0, 1.0], inventory.Report.Held.Select(held => held.EvalLoss));
-        HeldCheckpoint newest = inventory.Report.Held[0];
+        HeldCheckpoint[] held = [.. inventory.Report.Held.Where(held => !held.Removed)];
+        Assert.Equal([50, 40, 20], held.Select(held => held.Step));
+        Assert.Equal((await ReadAsync()).Report.Held.AsEnumerable(), held);
+        Assert.Equal([null, 2.0, 1.0], held.Select(held => held.EvalLoss));
+        Assert.Equal([10, 30], inventory.Report.Held.Where(held => held.Removed).Select(held => held.Step));
+        HeldCheckpoint newest = held[0];
         Assert.Equal(Directory.GetFiles(_directory.File("step-00000050/attempt-1")).Sum(file => new FileInfo(file).Length), newest.Bytes);
         Assert.Contains($"\"checksum\": \"{newest.Manifest}\"", File.ReadAllText(_directory.File("step-00000050/manifest.json")), StringComparison.Ordinal);
         Assert.Equal(Store.Address, inventory.Report.Store);
@@ -36,7 +38,7 @@ public sealed class CheckpointInventoryTests : IDisposable
         await SaveAsync(inventory, 2, keep: 9, (10, null));
         Assert.Equal(revision, inventory.Report.Revision);
         await SaveAsync(inventory, 2, keep: 1, (20, null));
-        Assert.Equal((revision + 2, 20), (inventory.Report.Revision, Assert.Single(inventory.Report.Held).Step));
+        Assert.Equal((revision + 2, 20), (inventory.Report.Revision, Assert.Single(inventory.Report.Held, held => !held.Removed).Step));
     }
 
     [Fact]
