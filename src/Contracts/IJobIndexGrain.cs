@@ -35,10 +35,10 @@ public sealed record JobIndexEntry
         new() { Id = spec.Id, Name = spec.Name, Active = true, Project = spec.Project, SubmittedAt = submittedAt };
 }
 
-/// <summary>The index is cut into shards, so that a submission rewrites a small one.</summary>
+/// <summary>The index is cut into shards, so that a submission rewrites a small one: of 15,000 jobs some sixty.</summary>
 public static class JobIndexShards
 {
-    private const int Count = 64;
+    private const int Count = 256;
 
     public static IEnumerable<string> All { get; } = [.. Enumerable.Range(0, Count).Select(Name)];
 

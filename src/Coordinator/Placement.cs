@@ -29,13 +29,15 @@ public static class Placement
     /// <param name="used">Slots that each project holds.</param>
     /// <param name="quotas">Most slots of a project; absent: no bound.</param>
     /// <param name="now">Decides whose patience is over.</param>
+    /// <param name="most">Grants so many at most.</param>
     /// <returns>The node of each rank, for jobs that start now.</returns>
     public static ImmutableArray<(JobId Job, ImmutableArray<string> Nodes)> Decide(
         IEnumerable<FreeNode> nodes,
         IEnumerable<QueueRequest> waiting,
         IReadOnlyDictionary<string, int> used,
         IReadOnlyDictionary<string, int> quotas,
-        DateTimeOffset now)
+        DateTimeOffset now,
+        int most = int.MaxValue)
     {
         var free = new Dictionary<string, int>(StringComparer.Ordinal);
         var suspects = new HashSet<string>(StringComparer.Ordinal);
@@ -52,12 +54,12 @@ public static class Placement
         var granted = ImmutableArray.CreateBuilder<(JobId, ImmutableArray<string>)>();
         foreach (QueueRequest request in waiting)
         {
-            if (slots == 0)
+            if (slots == 0 || granted.Count == most)
             {
                 break;
             }
             int project = holds.GetValueOrDefault(request.Project);
-            if (quotas.TryGetValue(request.Project, out int most) && project + request.Ranks > most)
+            if (quotas.TryGetValue(request.Project, out int quota) && project + request.Ranks > quota)
             {
                 continue;  // its own project is the reason, so nobody waits for it
             }

@@ -19,6 +19,9 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(500);
     private static readonly TimeSpan s_moment = TimeSpan.FromMilliseconds(25);
 
+    /// <summary>More at once would delay the heartbeats of every node behind the starts of a thousand jobs.</summary>
+    private const int MostInAMoment = 8;
+
     private readonly Dictionary<JobId, Entry> _jobs = [];
     private readonly SortedSet<Entry> _waiting = new(Comparer<Entry>.Create((a, b) => Placement.Order(a.Request).CompareTo(Placement.Order(b.Request))));
     private readonly SortedDictionary<string, Node> _nodes = new(StringComparer.Ordinal);
@@ -195,13 +198,15 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         else if (!_isSoon)
         {
             _isSoon = true;
-            _soon!.Change(s_moment, Timeout.InfiniteTimeSpan);
+            // With a period, because a timer that ticks right now is armed by its period.
+            _soon!.Change(s_moment, s_moment);
         }
     }
 
     private Task PlaceSoon()
     {
         _isSoon = false;
+        _soon!.Change(Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
         PlaceNow(except: null);
         return Task.CompletedTask;
     }
@@ -214,9 +219,10 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         {
             return;
         }
-        _changed = false;
-        foreach ((JobId job, ImmutableArray<string> nodes) in Placement.Decide(
-            Free(), _waiting.Select(entry => entry.Request), _used, Quotas, time.GetUtcNow()))
+        ImmutableArray<(JobId Job, ImmutableArray<string> Nodes)> granted =
+            Placement.Decide(Free(), _waiting.Select(entry => entry.Request), _used, Quotas, time.GetUtcNow(), MostInAMoment);
+        _changed = granted.Length == MostInAMoment;
+        foreach ((JobId job, ImmutableArray<string> nodes) in granted)
         {
             Grant(_jobs[job], nodes);
             if (job != except)
@@ -225,6 +231,10 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             }
         }
         _placed = time.GetTimestamp();
+        if (_changed)
+        {
+            Place();
+        }
     }
 
     /// <summary>A slot is taken by a job that holds it, and by a rank that runs on it whether its job has said so or not.</summary>
