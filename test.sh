@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds everything and runs every test; the last line is 'N passed, N failed'. A skipped test counts as failed.
-# Usage: ./test.sh [project ...]   e.g. ./test.sh Worker.Tests; without arguments all, native tests included.
+# Usage: ./test.sh [project ...]   e.g. ./test.sh Worker.Tests; without arguments all, native tests included. Gpu.Tests runs where
+# there is an NVIDIA GPU, or when it is named.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$root"
@@ -14,7 +15,7 @@ count() { grep -oE "$2" "$1" | grep -oE '[0-9]+' | awk '{ sum += $1 } END { prin
 if [ $# -eq 0 ]; then
   echo "== native"
   log=artifacts/native-tests.log
-  ctest --test-dir native/build/cpu --output-on-failure --no-tests=error > "$log" 2>&1 || true
+  ctest --test-dir "native/build/$(cat artifacts/.preset)" --output-on-failure --no-tests=error > "$log" 2>&1 || true
   tail -n 8 "$log"
   total=$(count "$log" 'out of [0-9]+'); bad=$(count "$log" '[0-9]+ tests? failed')
   [ "$total" -gt 0 ] || bad=1
@@ -22,7 +23,11 @@ if [ $# -eq 0 ]; then
 fi
 
 projects=("$@")
-[ ${#projects[@]} -gt 0 ] || for project in tests/*/*.csproj; do projects+=("$(basename "$project" .csproj)"); done
+[ ${#projects[@]} -gt 0 ] || for project in tests/*/*.csproj; do
+  name=$(basename "$project" .csproj)
+  [ "$name" = Gpu.Tests ] && [ ! -e /dev/nvidia0 ] && continue
+  projects+=("$name")
+done
 for project in "${projects[@]}"; do
   echo "== $project"
   log=artifacts/$project.log

@@ -45,7 +45,16 @@ step() { # stamp, title, log, command...
   mv "$begun" "$stamp"
 }
 
-native() { cmake -S native --preset cpu && cmake --build native/build/cpu; }
+# With CUDA where there is a compiler for it and a libtorch that has it.
+preset() {
+  if command -v nvcc >/dev/null && { compgen -G "${TRAINER_LIBTORCH:-/nonexistent}/lib/libtorch_cuda.so" || python3 -c 'import torch; assert torch.version.cuda'; } >/dev/null 2>&1; then
+    echo cuda
+  else
+    echo cpu
+  fi
+}
+
+native() { cmake -S native --preset "$NativePreset" && cmake --build "native/build/$NativePreset"; }
 
 managed() {
   local target=$1
@@ -59,6 +68,9 @@ if changed artifacts/.system scripts/build.sh; then
   system_packages
   touch artifacts/.system
 fi
+# MSBuild reads it too.
+export NativePreset=${NativePreset:-$(preset)}
+[ "$(cat artifacts/.preset 2>/dev/null)" = "$NativePreset" ] || { rm -f artifacts/.native; echo "$NativePreset" > artifacts/.preset; }
 changed artifacts/.npm package-lock.json || [ ! -d node_modules ] && step artifacts/.npm "Restoring npm packages" artifacts/npm.log npm ci --no-audit --no-fund --omit=optional
 changed artifacts/.native native && step artifacts/.native "Building native code" artifacts/native.log native
 managed_sources=(src global.json Directory.Build.props Directory.Packages.props .editorconfig artifacts/.native)

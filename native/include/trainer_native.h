@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #define TN_API __attribute__((visibility("default")))
-#define TN_ABI_VERSION 2
+#define TN_ABI_VERSION 3
 #define TN_IGNORE_INDEX (-100)
 
 typedef int32_t tn_status;
@@ -72,6 +72,27 @@ TN_API uint32_t tn_sizeof(const char* struct_name);
 
 /* Threads that the CPU engine uses from now on, in calls from this thread; at least 1. */
 TN_API tn_status tn_set_threads(int32_t threads);
+
+/* What there is to run the CUDA engine on. Everything after `built` is 0 where the engine is not in this build, everything after
+ * `driver_version` where there is no driver, or no device for it. */
+typedef struct tn_cuda_info {
+    uint32_t struct_size;
+    int32_t built;               /* 1: the CUDA engine is in this build */
+    int32_t runtime_version;     /* the CUDA it was built with, 13000 for 13.0 */
+    int32_t driver_version;      /* the newest CUDA that the driver runs, likewise */
+    int32_t devices;             /* that this process may see */
+    int32_t major;               /* compute capability of the current device */
+    int32_t minor;
+    int32_t multiprocessors;
+    int32_t has_image;           /* 1: the build holds code that the device runs */
+    int32_t reserved;
+    int64_t memory_bytes;
+    char name[256];              /* of the device; UTF-8 */
+    char problem[256];           /* CUDA's own words where the device can't be used, else "" */
+} tn_cuda_info;
+
+/* Fills in everything but struct_size. Launches nothing and does not fail for want of a GPU. */
+TN_API tn_status tn_cuda_probe(tn_cuda_info* info);
 
 /* ---- attention ----
  * Exact softmax attention over packed sequences, tiled: memory grows with T, never with T*T.

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised when a signature or a struct below changes; the managed side refuses another value. */
-#define TT_ABI_VERSION 1
+#define TT_ABI_VERSION 2
 
 enum { TT_OK = 0, TT_ERROR = 1 };
 
@@ -76,6 +76,7 @@ TT_API int32_t tt_get_num_threads(void);
 TT_API int32_t tt_set_num_threads(int32_t count);
 TT_API int32_t tt_manual_seed(int64_t seed);
 TT_API int32_t tt_cuda_device_count(int32_t* out);
+/* Also asks cuBLAS for it, which works until its first product on a GPU. */
 TT_API int32_t tt_set_deterministic(int32_t enabled, int32_t warn_only);
 /* Allows float32 products on TF32 tensor cores. Without CUDA it changes nothing. */
 TT_API int32_t tt_set_allow_tf32(int32_t enabled);
@@ -217,6 +218,31 @@ TT_API int32_t tt_node_saved(tt_node node, tt_tensor* out);
 TT_API int32_t tt_node_needs_input_grad(tt_node node, int32_t input);
 /* Custom function nodes alive in the process. */
 TT_API int64_t tt_live_nodes(void);
+
+/* ---- CUDA ------------------------------------------------------------------------------------------------------- */
+
+/* A CUDA graph with a stream of its own. */
+typedef struct tt_graph_opaque* tt_graph;
+
+/* 0 when the library was built without CUDA: then everything below fails and says so. */
+TT_API int32_t tt_has_cuda(void);
+/* The cudaStream_t on which this thread's operators run on the device. */
+TT_API int32_t tt_cuda_current_stream(int64_t device, void** out);
+/* Waits for everything on the current device. */
+TT_API int32_t tt_cuda_synchronize(void);
+/* Bytes that tensors hold now and held at most, and bytes that libtorch holds of the device. */
+TT_API int32_t tt_cuda_memory(int64_t device, int64_t* allocated, int64_t* peak, int64_t* reserved);
+TT_API int32_t tt_cuda_reset_peak(int64_t device);
+TT_API int32_t tt_cuda_empty_cache(void);
+/* From here to tt_graph_end the calling thread's operators, and backward passes that it starts, are recorded instead of run.
+ * Tensors made meanwhile live in the graph's memory. After a failure of tt_graph_end only tt_graph_free is left. */
+TT_API int32_t tt_graph_begin(tt_graph* out);
+TT_API int32_t tt_graph_end(tt_graph graph);
+/* On the calling thread's current stream. */
+TT_API int32_t tt_graph_replay(tt_graph graph);
+TT_API void tt_graph_free(tt_graph graph);
+/* Which kernels scaled_dot_product_attention may take. */
+TT_API int32_t tt_set_attention_backends(int32_t flash, int32_t memory_efficient, int32_t cudnn, int32_t math);
 
 /* ---- Collectives ------------------------------------------------------------------------------------------------ */
 

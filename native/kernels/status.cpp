@@ -17,6 +17,7 @@ struct NamedSize {
 #define NAMED_SIZE(type) {#type, static_cast<uint32_t>(sizeof(type))}
 constexpr NamedSize struct_sizes[] = {
     NAMED_SIZE(tn_tensor),
+    NAMED_SIZE(tn_cuda_info),
     NAMED_SIZE(tn_attention_shape),
     NAMED_SIZE(tn_attention_forward_args),
     NAMED_SIZE(tn_attention_backward_args),

@@ -1,5 +1,5 @@
 # Finds libtorch: $TRAINER_LIBTORCH, else the active python3's torch, else the system's (Debian's libtorch-dev).
-# Defines the imported target `libtorch` and LIBTORCH_VERSION, LIBTORCH_CXX_STANDARD. libtorch's own TorchConfig.cmake
+# Defines the imported target `libtorch` and LIBTORCH_VERSION, LIBTORCH_CXX_STANDARD, LIBTORCH_HAS_CUDA. libtorch's own TorchConfig.cmake
 # is not used: it asks for a CUDA toolkit, protobuf and others that a user of the C++ headers does not need.
 
 if(DEFINED ENV{TRAINER_LIBTORCH})
@@ -42,6 +42,7 @@ foreach(name torch_cpu c10)
 endforeach()
 get_filename_component(libtorch_lib ${libtorch_torch_cpu} DIRECTORY)
 find_library(libtorch_torch_cuda torch_cuda PATHS ${libtorch_lib} NO_DEFAULT_PATH NO_CACHE)
+find_library(libtorch_c10_cuda c10_cuda PATHS ${libtorch_lib} NO_DEFAULT_PATH NO_CACHE)
 
 # Old wheels were built with the C++ ABI before C++11; TorchConfig.cmake says which.
 file(GLOB_RECURSE torch_config ${libtorch_root}/share/cmake/Torch/TorchConfig.cmake
@@ -58,9 +59,22 @@ add_library(libtorch INTERFACE)
 target_include_directories(libtorch SYSTEM INTERFACE ${libtorch_include} ${libtorch_include}/torch/csrc/api/include)
 target_compile_definitions(libtorch INTERFACE _GLIBCXX_USE_CXX11_ABI=${cxx11_abi})
 target_link_libraries(libtorch INTERFACE ${libtorch_torch_cpu} ${libtorch_c10})
+set(LIBTORCH_HAS_CUDA 0)
 if(libtorch_torch_cuda)
-    # Nothing refers to it by symbol; loading it registers the CUDA kernels.
-    target_link_libraries(libtorch INTERFACE -Wl,--no-as-needed ${libtorch_torch_cuda} -Wl,--as-needed)
+    # Loading it registers the CUDA kernels.
+    target_link_libraries(libtorch INTERFACE -Wl,--no-as-needed ${libtorch_torch_cuda} -Wl,--as-needed ${libtorch_c10_cuda})
+    if(TN_CUDA)
+        # Headers only: libtorch brings the CUDA runtime that it was built with.
+        find_package(CUDAToolkit 12.0 REQUIRED)
+        target_include_directories(libtorch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+        set(LIBTORCH_HAS_CUDA 1)
+    endif()
+elseif(TN_CUDA)
+    message(FATAL_ERROR "libtorch ${LIBTORCH_VERSION} in ${libtorch_lib} was built without CUDA. Set TRAINER_LIBTORCH to one with CUDA, "
+        "or configure with the preset cpu.")
+endif()
+if(TN_CUDA AND LIBTORCH_VERSION VERSION_LESS 2.4)
+    message(FATAL_ERROR "libtorch ${LIBTORCH_VERSION} in ${libtorch_lib} is too old for GPUs: 2.4 or later is needed.")
 endif()
 target_link_options(libtorch INTERFACE -Wl,-rpath,${libtorch_lib})
 

@@ -31,6 +31,13 @@ template <class T>
 using Optional = c10::optional<T>;
 #endif
 
+// Without it, deterministic mode would also fill whatever is allocated and not yet written.
+inline void leave_memory_unfilled() {
+#if TT_TORCH_AT_LEAST(2, 2)
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
+#endif
+}
+
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 using TensorSet = std::unordered_set<at::TensorImpl*>;

@@ -1,3 +1,4 @@
+#include "compat.h"
 #include "guard.h"
 
 #include <ATen/Context.h>
@@ -103,6 +104,11 @@ int32_t tt_cuda_device_count(int32_t* out) {
 
 int32_t tt_set_deterministic(int32_t enabled, int32_t warn_only) {
     return guard("use_deterministic_algorithms", {}, [&] {
+        // cuBLAS reads it when its first handle is made, libtorch at every product.
+        if (enabled) {
+            setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+        }
+        tt::leave_memory_unfilled();
         at::globalContext().setDeterministicAlgorithms(enabled != 0, warn_only != 0);
         at::globalContext().setDeterministicCuDNN(enabled != 0);
     });

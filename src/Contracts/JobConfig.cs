@@ -162,6 +162,9 @@ public sealed record TrainingConfig
     [Range(1, 4096)]
     public int? Threads { get; init; }
 
+    /// <summary>The same bits in every run, also after a resume. False lets GPU kernels add up in any order, which is faster; CPUs know one order.</summary>
+    public bool Deterministic { get; init; } = true;
+
     /// <summary>Steps between two reports (loss, tokens/s).</summary>
     [Range(1, int.MaxValue)]
     public int ReportEvery { get; init; } = 1;

@@ -1,4 +1,5 @@
 using Trainer.Contracts;
+using Trainer.Worker.Agent;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Data;
 using Trainer.Worker.Model;
@@ -37,15 +38,7 @@ public static class Preflight
             Try(problems, () => LoraAdapters.Resolve(lora.TargetModules));
         }
 
-        if (job.Model.Device == DeviceKind.Cuda)
-        {
-            problems.Add("model.device: cuda is not available in this build; set it to auto or cpu");
-        }
-
-        if (job.Model.Attention == AttentionKind.Sdpa)
-        {
-            problems.Add("model.attention: sdpa needs libtorch 2.0 or later with a GPU build; set it to auto");
-        }
+        CheckDevice(job, problems);
 
         Tokenizer? tokenizer = Try(problems, () => Tokenizer.Load(JobModel.TokenizerPath(job.Model)));
         if (tokenizer is not null && config is not null)
@@ -71,6 +64,29 @@ public static class Preflight
         }
 
         return [.. problems.Distinct()];
+    }
+
+    /// <summary>Ranks may run elsewhere, and then only they know what is there.</summary>
+    private static void CheckDevice(JobConfig job, List<string> problems)
+    {
+        bool runsHere = string.IsNullOrEmpty(Environment.GetEnvironmentVariable("TRAINER_COORDINATOR"));
+        if (job.Model.Device == DeviceKind.Cuda && job.Resources.Ranks > 1)
+        {
+            problems.Add($"resources.ranks: {job.Resources.Ranks} ranks on GPUs need NCCL, which this version does not use yet; set it to 1, or model.device to cpu");
+        }
+
+        if (runsHere && CudaDevices.Find().IsEmpty)
+        {
+            if (job.Model.Device == DeviceKind.Cuda)
+            {
+                problems.Add("model.device: cuda, but this machine has no NVIDIA GPU; set it to auto or cpu");
+            }
+
+            if (job.Model.Attention == AttentionKind.Sdpa)
+            {
+                problems.Add("model.attention: sdpa needs a GPU and libtorch 2.4 or later; set it to auto");
+            }
+        }
     }
 
     private static void CheckOutput(JobConfig job, List<string> problems)
@@ -116,6 +132,11 @@ public static class Preflight
     /// <summary>What the training keeps in memory must fit the machine at all.</summary>
     private static void CheckMemory(JobConfig job, QwenConfig config, List<string> problems)
     {
+        if (job.Model.Device != DeviceKind.Cpu && !CudaDevices.Find().IsEmpty)
+        {
+            return;
+        }
+
         double weights = SnapshotLayout.Tensors(config).Sum(tensor => tensor.Shape.Aggregate(1.0, (product, size) => product * size));
         // float32 on the CPU: weights, and with full training gradients and two moments.
         double needed = weights * sizeof(float) * (job.Lora is null ? 4 : 1), there = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;

@@ -1,6 +1,9 @@
 #include "device.h"
 
+#include "engine.h"
 #include "launch.h"
+
+#include <cstring>
 
 namespace trainer::cuda {
 
@@ -16,6 +19,29 @@ Device current_device() {
     check(cudaDeviceGetAttribute(&d.multiprocessors, cudaDevAttrMultiProcessorCount, d.index), "device");
     check(cudaDeviceGetAttribute(&d.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, d.index), "device");
     return d;
+}
+
+void describe(tn_cuda_info& info) {
+    info.built = 1;
+    info.runtime_version = CUDART_VERSION;
+    // 0 without a driver, and then nothing else can be asked.
+    cudaError_t error = cudaDriverGetVersion(&info.driver_version);
+    if (error == cudaSuccess) error = cudaGetDeviceCount(&info.devices);
+    cudaDeviceProp properties{};
+    int device = 0;
+    if (error == cudaSuccess) error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaGetDeviceProperties(&properties, device);
+    (void)cudaGetLastError();
+    if (error != cudaSuccess) {
+        std::strncpy(info.problem, cudaGetErrorString(error), sizeof info.problem - 1);
+        return;
+    }
+    info.major = properties.major;
+    info.minor = properties.minor;
+    info.multiprocessors = properties.multiProcessorCount;
+    info.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
+    std::strncpy(info.name, properties.name, sizeof info.name - 1);
+    info.has_image = has_image();
 }
 
 }  // namespace trainer::cuda

@@ -10,4 +10,7 @@ struct Device {
 // Refuses with a reason where there is no CUDA device or driver.
 Device current_device();
 
+// Whether this build holds code that the current device runs.
+bool has_image();
+
 }  // namespace trainer::cuda

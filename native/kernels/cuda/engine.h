@@ -5,6 +5,9 @@
 
 namespace trainer::cuda {
 
+// Fills in what trainer_native.h says of tn_cuda_probe; never throws.
+void describe(tn_cuda_info& info);
+
 void require_attention_shape(const tn_attention_shape& shape);
 void attention_forward(const tn_attention_forward_args& args, void* stream);
 void attention_backward(const tn_attention_backward_args& args, void* stream);

@@ -51,6 +51,9 @@ internal static unsafe class Aten
 
     public static bool Test(string op, params ReadOnlySpan<Value> arguments) => Number(op, arguments).Bits != 0;
 
+    /// <summary>Runs an operator for what it changes, such as a list or an out argument.</summary>
+    public static void Run(string op, params ReadOnlySpan<Value> arguments) => Invoke(op, arguments, null, 0);
+
     /// <summary>Runs an operator that changes its first argument, and returns that argument.</summary>
     public static Tensor InPlace(string op, params ReadOnlySpan<Value> arguments)
     {

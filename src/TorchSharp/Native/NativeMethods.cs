@@ -65,6 +65,18 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)] internal static partial int tt_tensor_index(nint tensor, NativeIndex* indices, int count, out nint result);
     [LibraryImport(Library)] internal static partial int tt_tensor_index_put(nint tensor, NativeIndex* indices, int count, nint value);
 
+    [LibraryImport(Library), SuppressGCTransition] internal static partial int tt_has_cuda();
+    [LibraryImport(Library)] internal static partial int tt_cuda_current_stream(long device, out nint stream);
+    [LibraryImport(Library)] internal static partial int tt_cuda_synchronize();
+    [LibraryImport(Library)] internal static partial int tt_cuda_memory(long device, out long allocated, out long peak, out long reserved);
+    [LibraryImport(Library)] internal static partial int tt_cuda_reset_peak(long device);
+    [LibraryImport(Library)] internal static partial int tt_cuda_empty_cache();
+    [LibraryImport(Library)] internal static partial int tt_graph_begin(out nint graph);
+    [LibraryImport(Library)] internal static partial int tt_graph_end(nint graph);
+    [LibraryImport(Library)] internal static partial int tt_graph_replay(nint graph);
+    [LibraryImport(Library)] internal static partial void tt_graph_free(nint graph);
+    [LibraryImport(Library)] internal static partial int tt_set_attention_backends(int flash, int memoryEfficient, int cudnn, int math);
+
     [LibraryImport(Library), SuppressGCTransition] internal static partial int tt_grad_mode();
     [LibraryImport(Library), SuppressGCTransition] internal static partial void tt_set_grad_mode(int enabled);
     [LibraryImport(Library), SuppressGCTransition] internal static partial int tt_inference_mode();

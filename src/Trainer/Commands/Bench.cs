@@ -1,14 +1,18 @@
 using System.CommandLine;
 using System.Globalization;
+using Trainer.Contracts;
 using Trainer.Worker.Attention;
+using Trainer.Worker.Model;
+using Trainer.Worker.Training;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Trainer.Cli.Commands;
 
-/// <summary><c>trainer bench attention</c>: time and memory of our attention beside plain matrix products.</summary>
+/// <summary><c>trainer bench</c>: time and memory of our attention beside other ways, and of whole training steps.</summary>
 internal static class Bench
 {
-    public static Command Create() => new("bench", "Measures this installation") { Attention() };
+    public static Command Create() => new("bench", "Measures this installation") { Attention(), Training() };
 
     private static Command Attention()
     {
@@ -17,20 +21,24 @@ internal static class Bench
         var kvHeads = new Option<int>("--kv-heads") { Description = "Key/value heads", DefaultValueFactory = _ => 2 };
         var headDim = new Option<int>("--head-dim") { Description = "Size of a head", DefaultValueFactory = _ => 64 };
         var repeats = new Option<int>("--repeats") { Description = "Runs after a warm-up; medians are shown", DefaultValueFactory = _ => 3 };
-        var command = new Command("attention", "Forward and backward of causal attention in float32: time, and peak memory beyond the inputs") { tokens, heads, kvHeads, headDim, repeats };
+        Option<DeviceKind> device = DeviceOption();
+        var command = new Command("attention", "Forward and backward of causal attention (float32 on the CPU, bfloat16 on a GPU): time, and peak memory beyond the inputs") { tokens, heads, kvHeads, headDim, repeats, device };
         command.SetAction(parsed =>
         {
             set_num_threads(Environment.ProcessorCount);
-            Console.WriteLine($"{parsed.GetValue(heads)}/{parsed.GetValue(kvHeads)} heads of {parsed.GetValue(headDim)}, float32, {Environment.ProcessorCount} threads");
+            Device on = ComputeDevice.Choose(parsed.GetValue(device));
+            ScalarType dtype = TensorTypes.Compute(DType.Auto, on);
+            Console.WriteLine($"{parsed.GetValue(heads)}/{parsed.GetValue(kvHeads)} heads of {parsed.GetValue(headDim)}, {dtype}, {on}, {Environment.ProcessorCount} threads");
             Row("T", "attention", "forward ms", "backward ms", "peak MiB", "MiB per 1,024 tokens");
             foreach (int length in parsed.GetValue(tokens)!)
             {
-                foreach (AttentionBackend backend in new[] { AttentionBackend.Flash, AttentionBackend.Math })
+                foreach (AttentionContender contender in on.type == DeviceType.CUDA ? AttentionContender.OnGpu : AttentionContender.OnCpu)
                 {
                     AttentionMeasurement m = AttentionBenchmark.Run(
-                        backend, length, parsed.GetValue(heads), parsed.GetValue(kvHeads), parsed.GetValue(headDim), ScalarType.Float32, parsed.GetValue(repeats));
+                        contender, length, parsed.GetValue(heads), parsed.GetValue(kvHeads), parsed.GetValue(headDim), dtype, on, parsed.GetValue(repeats));
                     double mebibytes = m.PeakBytes / 1048576.0;
-                    Row(length.ToString("N0", CultureInfo.InvariantCulture), m.Backend, Number(m.ForwardMilliseconds), Number(m.BackwardMilliseconds), Number(mebibytes), Number(mebibytes * 1024 / length));
+                    string format = on.type == DeviceType.CUDA ? "N3" : "N1";
+                    Row(length.ToString("N0", CultureInfo.InvariantCulture), m.Attention, Number(m.ForwardMilliseconds, format), Number(m.BackwardMilliseconds, format), Number(mebibytes), Number(mebibytes * 1024 / length));
                 }
             }
 
@@ -39,9 +47,45 @@ internal static class Bench
         return command;
     }
 
+    private static Command Training()
+    {
+        var model = new Option<string>("--model") { Description = "A Hugging Face config.json; the weights are random", DefaultValueFactory = _ => "configs/demo/model.json" };
+        var documents = new Option<int>("--documents") { Description = "Documents of the one micro-batch of a step", DefaultValueFactory = _ => 8 };
+        var tokens = new Option<int>("--tokens") { Description = "Tokens of each document", DefaultValueFactory = _ => 2048 };
+        var steps = new Option<int>("--steps") { Description = "Measured steps after three; the median is shown", DefaultValueFactory = _ => 10 };
+        var attentions = new Option<AttentionKind[]>("--attention") { Description = "auto, flash, sdpa or math; several are measured in turn", DefaultValueFactory = _ => [AttentionKind.Auto], AllowMultipleArgumentsPerToken = true };
+        var anyOrder = new Option<bool>("--any-order") { Description = "As training.deterministic: false" };
+        var recompute = new Option<bool>("--recompute") { Description = "As model.recompute: true" };
+        Option<DeviceKind> device = DeviceOption();
+        var command = new Command("training", "Whole optimizer steps of a random model on random tokens: time, tokens per second and peak GPU memory")
+        {
+            model, documents, tokens, steps, attentions, anyOrder, recompute, device,
+        };
+        command.SetAction(parsed =>
+        {
+            set_num_threads(Environment.ProcessorCount);
+            Device on = ComputeDevice.Choose(parsed.GetValue(device));
+            QwenConfig config = QwenConfig.Load(Path.GetFullPath(parsed.GetValue(model)!));
+            foreach (AttentionKind attention in parsed.GetValue(attentions)!)
+            {
+                TrainingMeasurement m = TrainingBenchmark.Run(
+                    config, on, attention, !parsed.GetValue(anyOrder), parsed.GetValue(recompute),
+                    parsed.GetValue(documents), parsed.GetValue(tokens), parsed.GetValue(steps), Console.Error.WriteLine);
+                string peak = m.PeakBytes is { } bytes ? Number(bytes / (double)(1L << 30), "N2") + " GiB" : "";
+                Console.WriteLine($"{m.Attention,-18} {Number(m.MillisecondsPerStep),10} ms/step {Number(m.TokensPerSecond, "N0"),10} tokens/s {peak,12}");
+            }
+
+            return 0;
+        });
+        return command;
+    }
+
+    private static Option<DeviceKind> DeviceOption() =>
+        new("--device") { Description = "cpu, cuda, or auto: a GPU where there is one", DefaultValueFactory = _ => DeviceKind.Auto };
+
     /// <summary>A line at once: the long lengths take their time.</summary>
     private static void Row(string tokens, string attention, string forward, string backward, string peak, string perToken) =>
-        Console.WriteLine($"{tokens,8}  {attention,-9}  {forward,12}  {backward,12}  {peak,10}  {perToken,20}");
+        Console.WriteLine($"{tokens,8}  {attention,-16}  {forward,12}  {backward,12}  {peak,10}  {perToken,20}");
 
-    private static string Number(double value) => value.ToString("N1", CultureInfo.InvariantCulture);
+    private static string Number(double value, string format = "N1") => value.ToString(format, CultureInfo.InvariantCulture);
 }

@@ -2,10 +2,15 @@ using System.CommandLine;
 using System.Runtime.InteropServices;
 using Spectre.Console;
 using Trainer.Contracts;
+using Trainer.Worker.Agent;
 using Trainer.Worker.Attention;
 using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Distributed;
 using Trainer.Worker.Kernels;
+using Trainer.Worker.Model;
+using Trainer.Worker.Verification;
 using TorchSharp;
+using TorchSharp.Extras;
 using static TorchSharp.torch;
 
 namespace Trainer.Cli.Commands;
@@ -50,10 +55,22 @@ internal static class Doctor
             ? Task.FromResult("NFC works")
             : throw new InvalidOperationException("NFC does not work: install libicu (apt-get install libicu72) and unset DOTNET_SYSTEM_GLOBALIZATION_INVARIANT"));
         yield return ("libtorch", () => Task.FromResult($"{loaded_version} from {loaded_path} (built for {built_version})"));
-        yield return ("GPU", () => Task.FromResult(cuda.is_available() ? $"{cuda.device_count()} devices" : "none that libtorch sees: training runs on the CPU"));
-        yield return ("kernels", () => Task.FromResult(KernelCheck()));
-        yield return ("attention", () => Task.FromResult(AttentionSelector.Choose(
-            AttentionKind.Auto, new AttentionRequest(CPU, ScalarType.Float32, 128, SlidingWindow: false)).Explanation));
+        yield return ("GPU", () => Task.FromResult(Gpu()));
+        yield return ("NCCL", () => Task.FromResult(NcclLibrary.Find() is { } nccl
+            ? $"{nccl}; not used yet: a job trains on one GPU"
+            : "none; not needed: a job trains on one GPU"));
+        yield return ("kernels", () => Task.FromResult(CpuKernels()));
+        Device device = ComputeDevice.Choose(DeviceKind.Auto);
+        if (device.type == DeviceType.CUDA)
+        {
+            foreach (KernelResult kernel in KernelCheck.Run(device))
+            {
+                yield return ($"on the GPU: {kernel.Kernel}", () => Task.FromResult(Judge(kernel)));
+            }
+        }
+
+        yield return ("attention", () => Task.FromResult(AttentionSelector.Choose(AttentionKind.Auto, AttentionRequest.Here(
+            device, TensorTypes.Compute(DType.Auto, device), 128, slidingWindow: false, deterministic: true)).Explanation));
         yield return ("state", () => Task.FromResult(Writable(TrainerHome.FromEnvironment().Directory)));
         if (store is not null)
         {
@@ -61,8 +78,38 @@ internal static class Doctor
         }
     }
 
+    /// <summary>A GPU that the driver lists and libtorch does not see is a fault; none at all is not.</summary>
+    private static string Gpu()
+    {
+        KernelFacts facts = KernelFacts.Probe();
+        if (!cuda.is_available())
+        {
+            return CudaDevices.Find().IsEmpty
+                ? "none: training runs on the CPU"
+                : throw new InvalidOperationException(Cuda.IsBuilt
+                    ? $"the driver lists {CudaDevices.Find().Length}, but libtorch sees none{(facts.GpuProblem is { } problem ? $": {problem}" : "")}"
+                    : $"the driver lists {CudaDevices.Find().Length}, but native/ was built for a libtorch without CUDA: build it with the preset cuda");
+        }
+
+        return FormattableString.Invariant($"{facts.Gpu} (compute capability {facts.Capability}, {facts.Multiprocessors} multiprocessors, {facts.MemoryBytes / (double)(1L << 30):F0} GiB), ")
+            + $"{cuda.device_count()} in all; driver {DriverRelease()} for CUDA {facts.Driver}; kernels built with CUDA {facts.Runtime}";
+    }
+
+    private static string DriverRelease()
+    {
+        const string Version = "/proc/driver/nvidia/version";
+        string line = File.Exists(Version) ? File.ReadLines(Version).First() : "";
+        return line.Split(' ').FirstOrDefault(word => word.Length > 0 && char.IsAsciiDigit(word[0]) && word.Contains('.', StringComparison.Ordinal)) ?? "of unknown release";
+    }
+
+    private static string Judge(KernelResult kernel)
+    {
+        string figures = FormattableString.Invariant($"error {kernel.Error:E1}, {kernel.Milliseconds:F3} ms forward and backward");
+        return kernel.Passed ? figures : throw new InvalidOperationException(FormattableString.Invariant($"{figures}; at most {kernel.Tolerance:E1} is right: report it"));
+    }
+
     /// <summary>Our attention against matrix products on a small case, forward and backward.</summary>
-    private static string KernelCheck()
+    private static string CpuKernels()
     {
         using DisposeScope scope = NewDisposeScope();
         manual_seed(1);

@@ -17,8 +17,9 @@ internal static class Verify
         var tokens = new Option<string?>("--tokens") { Description = "A tokens.json of golden token ids and chats" };
         var template = new Option<TemplateKind>("--template") { Description = "Chat template of --tokens; auto: the tokenizer's own", DefaultValueFactory = _ => TemplateKind.Auto };
         var attention = new Option<AttentionKind>("--attention") { Description = "auto, flash, sdpa or math", DefaultValueFactory = _ => AttentionKind.Auto };
+        var device = new Option<DeviceKind>("--device") { Description = "cpu, cuda, or auto: a GPU where there is one", DefaultValueFactory = _ => DeviceKind.Auto };
         Option<string> output = Shared.Format();
-        var command = new Command("verify", "Compares this installation's numbers with values computed by transformers and peft") { folders, tokenizer, tokens, template, attention, output };
+        var command = new Command("verify", "Compares this installation's numbers with values computed by transformers and peft") { folders, tokenizer, tokens, template, attention, device, output };
         command.SetAction(parsed =>
         {
             string[] cases = parsed.GetValue(folders) ?? [];
@@ -29,7 +30,7 @@ internal static class Verify
             }
 
             bool passed = true;
-            foreach (Func<CaseResult> run in Runs(cases, parsed.GetValue(attention), directory, file, parsed.GetValue(template)))
+            foreach (Func<CaseResult> run in Runs(cases, parsed.GetValue(attention), parsed.GetValue(device), directory, file, parsed.GetValue(template)))
             {
                 CaseResult result = run();
                 passed &= result.Passed;
@@ -41,14 +42,14 @@ internal static class Verify
         return command;
     }
 
-    private static IEnumerable<Func<CaseResult>> Runs(string[] cases, AttentionKind attention, string? tokenizer, string? tokens, TemplateKind template)
+    private static IEnumerable<Func<CaseResult>> Runs(string[] cases, AttentionKind attention, DeviceKind device, string? tokenizer, string? tokens, TemplateKind template)
     {
         foreach (string folder in cases)
         {
             yield return () =>
             {
                 using GoldenCase golden = GoldenCase.Open(folder);
-                return new Verifier(golden, attention).Run();
+                return new Verifier(golden, attention, device).Run();
             };
         }
 

@@ -2,23 +2,30 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using TorchSharp;
+using TorchSharp.Extras;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Attention;
 
-/// <summary>Times one backend forward and backward over one causal document, and measures the memory beyond its inputs.</summary>
+/// <summary>Times one contender forward and backward over one causal document, and measures the memory beyond its inputs.</summary>
 public static partial class AttentionBenchmark
 {
+    /// <summary>Launches between two looks at the clock: a GPU is not waited for in between.</summary>
+    private const int GpuBatch = 10;
+
     /// <param name="tokens">T; q is [T, heads, headDim], k and v [T, kvHeads, headDim], random normal.</param>
     /// <param name="repeats">The medians of so many runs after one warm-up are reported.</param>
-    public static AttentionMeasurement Run(AttentionBackend backend, int tokens, int heads, int kvHeads, int headDim, ScalarType dtype, int repeats)
+    public static AttentionMeasurement Run(
+        AttentionContender contender, int tokens, int heads, int kvHeads, int headDim, ScalarType dtype, Device device, int repeats)
     {
         using DisposeScope scope = NewDisposeScope();
+        bool onGpu = device.type == DeviceType.CUDA;
+        contender.Prepare?.Invoke();
         manual_seed(1);
-        Tensor q = randn([tokens, heads, headDim]).to(dtype).requires_grad_(true);
-        Tensor k = randn([tokens, kvHeads, headDim]).to(dtype).requires_grad_(true);
-        Tensor v = randn([tokens, kvHeads, headDim]).to(dtype).requires_grad_(true);
-        Tensor upstream = randn([tokens, heads, headDim]).to(dtype);
+        Tensor q = randn([tokens, heads, headDim], device: device).to(dtype).requires_grad_(true);
+        Tensor k = randn([tokens, kvHeads, headDim], device: device).to(dtype).requires_grad_(true);
+        Tensor v = randn([tokens, kvHeads, headDim], device: device).to(dtype).requires_grad_(true);
+        Tensor upstream = randn([tokens, heads, headDim], device: device).to(dtype);
         Tensor offsets = tensor(new[] { 0, tokens }, [2]);
         double scale = 1 / Math.Sqrt(headDim);
 
@@ -28,14 +35,12 @@ public static partial class AttentionBenchmark
         for (int run = 0; run <= repeats; run++)
         {
             using DisposeScope inner = NewDisposeScope();
-            long before = ResidentMemory.Reset();
-            long start = Stopwatch.GetTimestamp();
-            Tensor output = backend.Forward(q, k, v, offsets, scale, -1);
-            double forwardMs = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-            start = Stopwatch.GetTimestamp();
-            IList<Tensor> gradients = autograd.grad([output], [q, k, v], [upstream]);
-            double backwardMs = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-            peak = Math.Max(peak, ResidentMemory.Peak() - before);
+            long before = ResetPeak(device);
+            Tensor output = Forward();
+            _ = Backward(output);
+            peak = Math.Max(peak, Peak(device) - before);
+            double forwardMs = Milliseconds(onGpu, () => Forward());
+            double backwardMs = Milliseconds(onGpu, () => Backward(output));
             if (run > 0)
             {
                 forward.Add(forwardMs);
@@ -43,8 +48,49 @@ public static partial class AttentionBenchmark
             }
         }
 
-        return new AttentionMeasurement(backend.Kind.ToString().ToLowerInvariant(), tokens, Median(forward), Median(backward), peak);
+        return new AttentionMeasurement(contender.Name, tokens, Median(forward), Median(backward), peak);
+
+        Tensor Forward() => contender.Backend.Forward(q, k, v, offsets, scale, -1);
+
+        IList<Tensor> Backward(Tensor output) => autograd.grad([output], [q, k, v], [upstream], retain_graph: true);
     }
+
+    private static double Milliseconds(bool onGpu, Action run)
+    {
+        int times = onGpu ? GpuBatch : 1;
+        Wait(onGpu);
+        long start = Stopwatch.GetTimestamp();
+        for (int i = 0; i < times; i++)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            run();
+        }
+
+        Wait(onGpu);
+        return Stopwatch.GetElapsedTime(start).TotalMilliseconds / times;
+    }
+
+    private static void Wait(bool onGpu)
+    {
+        if (onGpu)
+        {
+            Cuda.Synchronize();
+        }
+    }
+
+    private static long ResetPeak(Device device)
+    {
+        if (device.type != DeviceType.CUDA)
+        {
+            return ResidentMemory.Reset();
+        }
+
+        Cuda.Synchronize();
+        Cuda.ResetPeak(device);
+        return Cuda.Memory(device).Allocated;
+    }
+
+    private static long Peak(Device device) => device.type == DeviceType.CUDA ? Cuda.Memory(device).Peak : ResidentMemory.Peak();
 
     private static double Median(List<double> values)
     {
@@ -81,5 +127,22 @@ public static partial class AttentionBenchmark
     }
 }
 
-/// <param name="PeakBytes">Most resident memory during forward and backward beyond what was there before.</param>
-public sealed record AttentionMeasurement(string Backend, int Tokens, double ForwardMilliseconds, double BackwardMilliseconds, long PeakBytes);
+/// <param name="Name">A backend, and which of its kernels.</param>
+/// <param name="Prepare">Called once before the runs.</param>
+public sealed record AttentionContender(string Name, AttentionBackend Backend, Action? Prepare = null)
+{
+    public static IReadOnlyList<AttentionContender> OnCpu { get; } = [new("flash", AttentionBackend.Flash), new("math", AttentionBackend.Math)];
+
+    /// <summary>Ours and each kind of libtorch's kernels, in one process on the same inputs.</summary>
+    public static IReadOnlyList<AttentionContender> OnGpu { get; } =
+    [
+        new("flash, any order", AttentionBackend.FlashInAnyOrder),
+        new("flash", AttentionBackend.Flash),
+        new("sdpa flash", AttentionBackend.Sdpa, () => Cuda.AllowAttention(flash: true)),
+        new("sdpa cuDNN", AttentionBackend.Sdpa, () => Cuda.AllowAttention(cudnn: true)),
+        new("math", AttentionBackend.Math),
+    ];
+}
+
+/// <param name="PeakBytes">Most resident (on a GPU: allocated) memory during forward and backward beyond what was there before.</param>
+public sealed record AttentionMeasurement(string Attention, int Tokens, double ForwardMilliseconds, double BackwardMilliseconds, long PeakBytes);

@@ -57,6 +57,12 @@ public static class AdamWKernel
     /// <param name="grad">float32 or bfloat16.</param>
     public static double SumOfSquares(Tensor grad)
     {
+        if (grad.KernelDevice() == KernelDevice.Cuda)
+        {
+            using TorchSharp.DisposeScope scope = NewDisposeScope();
+            return grad.to(float64).square().sum().ToDouble();
+        }
+
         using Tensor? copy = grad.is_contiguous() ? null : grad.contiguous();
         KernelException.ThrowIfFailed(TrainerKernels.tn_sum_of_squares(
             grad.KernelDevice(), grad.KernelDtype(), grad.NumberOfElements, (copy ?? grad).DataPointer, out double sum, 0));

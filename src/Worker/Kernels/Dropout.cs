@@ -5,7 +5,7 @@ namespace Trainer.Worker.Kernels;
 public static partial class Ops
 {
     /// <summary>Zeroes elements with the probability and divides the rest by 1 - probability. The mask is a pure function of
-    /// seed and position, so recomputing forward gives the same one.</summary>
+    /// seed and position (another one on GPUs), so recomputing forward gives the same one.</summary>
     /// <param name="x">float32 or bfloat16.</param>
     /// <param name="probability">Of dropping, in [0, 1); 0 gives x itself.</param>
     /// <param name="seed">Another for each layer and step.</param>
@@ -32,6 +32,11 @@ internal sealed class DropoutFunction : autograd.SingleTensorFunction<DropoutFun
 
     private static Tensor Drop(Tensor x, double probability, ulong seed)
     {
+        if (x.KernelDevice() == KernelDevice.Cuda)
+        {
+            return TorchOps.Dropout(x, probability, seed);
+        }
+
         Tensor y = empty(x.shape, x.dtype, x.device);
         var args = new tn_dropout_args
         {

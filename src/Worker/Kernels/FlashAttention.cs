@@ -9,30 +9,28 @@ public static partial class Ops
     /// Causal softmax attention over packed sequences. Memory grows with T: only q, k, v, the result and one float a query
     /// and head are kept for backward.
     /// </summary>
-    /// <param name="q_TNH">float32 or bfloat16, any strides with a contiguous last dimension, H in 1..256.</param>
+    /// <param name="q_TNH">float32 or bfloat16, any strides with a contiguous last dimension, H in 1..256; on a GPU bfloat16, H and strides multiples of 8, H up to 128.</param>
     /// <param name="k_TMH">Like q; N is a multiple of M.</param>
     /// <param name="v_TMH">Like k.</param>
     /// <param name="cuSeqlens">int32 [S+1] on the CPU: sequence s owns tokens cuSeqlens[s] .. cuSeqlens[s+1]-1.</param>
     /// <param name="scale">Scores are scale * (q . k).</param>
     /// <param name="window">Keys further left than this are not seen; -1: no limit.</param>
+    /// <param name="deterministic">False: the backward pass on a GPU may add up in any order, which is faster.</param>
     /// <returns>[T, N, H], contiguous.</returns>
     /// <exception cref="ArgumentException">Dtype, shape or layout of the named tensor.</exception>
     /// <exception cref="KernelException">The boundaries, head counts or device do not fit.</exception>
-    public static Tensor FlashAttention(Tensor q_TNH, Tensor k_TMH, Tensor v_TMH, Tensor cuSeqlens, double scale, int window = -1) =>
-        FlashAttentionFunction.apply(q_TNH, k_TMH, v_TMH, cuSeqlens, scale, window);
+    public static Tensor FlashAttention(Tensor q_TNH, Tensor k_TMH, Tensor v_TMH, Tensor cuSeqlens, double scale, int window = -1, bool deterministic = true) =>
+        FlashAttentionFunction.apply(q_TNH, k_TMH, v_TMH, cuSeqlens, scale, window, deterministic);
 }
 
 internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<FlashAttentionFunction>
 {
-    /// <summary>The same bits in every run; only the CUDA engine knows another way.</summary>
-    private const int Deterministic = 1;
-
     public override string Name => "FlashAttention";
 
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
         var (q_TNH, k_TMH, v_TMH, cuSeqlens) = ((Tensor)vars[0], (Tensor)vars[1], (Tensor)vars[2], (Tensor)vars[3]);
-        var problem = new Problem(Boundaries(cuSeqlens), (double)vars[4], (int)vars[5]);
+        var problem = new Problem(Boundaries(cuSeqlens), (double)vars[4], (int)vars[5], (bool)vars[6]);
         RequireMatching(q_TNH, k_TMH, v_TMH);
         Tensor out_TNH = empty(q_TNH.shape, q_TNH.dtype, q_TNH.device);
         Tensor lse_NT = empty(q_TNH.size(1), q_TNH.size(0), float32, q_TNH.device);
@@ -50,7 +48,7 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
         Tensor dk_TMH = empty(k_TMH.shape, k_TMH.dtype, k_TMH.device);
         Tensor dv_TMH = empty(v_TMH.shape, v_TMH.dtype, v_TMH.device);
         Backward((Problem)ctx.get_data(nameof(Problem)), saved, grad_output.AsRows(), dq_TNH, dk_TMH, dv_TMH);
-        return [dq_TNH, dk_TMH, dv_TMH, null!, null!, null!];
+        return [dq_TNH, dk_TMH, dv_TMH, null!, null!, null!, null!];
     }
 
     private static unsafe void Forward(Problem problem, Tensor q_TNH, Tensor k_TMH, Tensor v_TMH, Tensor out_TNH, Tensor lse_NT)
@@ -66,7 +64,7 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
                 out_TNH = out_TNH.View(),
                 lse_NT = lse_NT.Elements(),
             };
-            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_forward(args, 0));
+            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_forward(args, q_TNH.KernelStream()));
         }
     }
 
@@ -76,11 +74,11 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
         fixed (int* boundaries = problem.Boundaries)
         {
             tn_attention_shape shape = problem.Shape(saved[0], saved[1], boundaries);
-            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward_scratch_bytes(shape, Deterministic, out long bytes));
+            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward_scratch_bytes(shape, problem.Deterministic ? 1 : 0, out long bytes));
             Tensor scratch = empty(bytes, uint8, dq_TNH.device);
             var args = new tn_attention_backward_args
             {
-                deterministic = Deterministic,
+                deterministic = problem.Deterministic ? 1 : 0,
                 shape = shape,
                 q_TNH = saved[0].View(),
                 k_TMH = saved[1].View(),
@@ -94,7 +92,7 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
                 scratch = scratch.Elements(),
                 scratch_bytes = bytes,
             };
-            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward(args, 0));
+            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward(args, dq_TNH.KernelStream()));
         }
     }
 
@@ -119,7 +117,7 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
         v_TMH.RequireShape(k_TMH.shape);
     }
 
-    private sealed record Problem(int[] Boundaries, double Scale, int Window)
+    private sealed record Problem(int[] Boundaries, double Scale, int Window, bool Deterministic)
     {
         public unsafe tn_attention_shape Shape(Tensor q_TNH, Tensor k_TMH, int* boundaries) => new()
         {

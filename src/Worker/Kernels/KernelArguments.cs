@@ -12,6 +12,25 @@ internal struct tn_tensor
     public long head_stride;
 }
 
+internal unsafe struct tn_cuda_info
+{
+    public uint struct_size;
+    public int built;
+    public int runtime_version;
+    public int driver_version;
+    public int devices;
+    public int major;
+    public int minor;
+    public int multiprocessors;
+    public int has_image;
+    public int reserved;
+    public long memory_bytes;
+    public fixed byte name[256];
+    public fixed byte problem[256];
+
+    public tn_cuda_info() => struct_size = (uint)Unsafe.SizeOf<tn_cuda_info>();
+}
+
 internal struct tn_attention_shape
 {
     public KernelDevice device;

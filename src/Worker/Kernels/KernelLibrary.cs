@@ -33,10 +33,11 @@ internal static class KernelLibrary
         ];
     }
 
-    /// <summary>Loads the first path that exists; throws <see cref="DllNotFoundException"/> with every path tried.</summary>
+    /// <summary>Loads the first path that exists.</summary>
+    /// <exception cref="KernelLibraryException">There is none (with every path tried), or it can't be used.</exception>
     internal static nint Load(IReadOnlyList<string> paths, int abiVersion)
     {
-        string path = paths.FirstOrDefault(File.Exists) ?? throw new DllNotFoundException(
+        string path = paths.FirstOrDefault(File.Exists) ?? throw new KernelLibraryException(LibraryState.Missing,
             $"{FileName} was not found. Looked at: {string.Join(", ", paths)}. {BuildCure}");
         nint library;
         try
@@ -45,7 +46,7 @@ internal static class KernelLibrary
         }
         catch (Exception e) when (e is DllNotFoundException or BadImageFormatException)
         {
-            throw new DllNotFoundException($"{path} exists but did not load: {e.Message} {BuildCure}", e);
+            throw new KernelLibraryException(LibraryState.Unloadable, $"{path} exists but did not load: {e.Message} {BuildCure}", e);
         }
         RequireVersion(library, path, abiVersion);
         return library;
@@ -56,7 +57,7 @@ internal static class KernelLibrary
         var version = (delegate* unmanaged[Cdecl]<int>)NativeLibrary.GetExport(library, nameof(TrainerKernels.tn_abi_version));
         if (version() != expected)
         {
-            throw new DllNotFoundException(
+            throw new KernelLibraryException(LibraryState.OtherVersion,
                 $"{path} has binary interface {version()}, this program needs {expected}: it was built from another version " +
                 $"of the sources. {BuildCure}");
         }

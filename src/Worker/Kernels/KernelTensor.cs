@@ -14,6 +14,10 @@ internal static class KernelTensor
             _ => throw new ArgumentException($"{name} must be on the CPU or a CUDA device: {tensor}", name),
         };
 
+    /// <summary>Where libtorch's own operators on this tensor run now; 0 on the CPU.</summary>
+    public static nint KernelStream(this Tensor tensor) =>
+        tensor.device_type == TorchSharp.DeviceType.CUDA ? TorchSharp.Extras.Cuda.CurrentStream(tensor.device) : 0;
+
     public static KernelDtype KernelDtype(this Tensor tensor, [CallerArgumentExpression(nameof(tensor))] string name = "") =>
         tensor.dtype switch
         {

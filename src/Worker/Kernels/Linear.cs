@@ -55,7 +55,9 @@ internal sealed class LinearFunction : autograd.SingleTensorFunction<LinearFunct
         }
         if (ctx.needs_input_grad(2))
         {
-            dbias_O = dy_TO.sum(0, type: float64).to(dy_TO.dtype);
+            // Wide for bits that no packing changes, which GPUs do not give anyway.
+            ScalarType wide = dy_TO.KernelDevice() == KernelDevice.Cuda ? float32 : float64;
+            dbias_O = dy_TO.sum(0, type: wide).to(dy_TO.dtype);
         }
         return [dx_TI!, dweight_OI!, dbias_O!];
     }

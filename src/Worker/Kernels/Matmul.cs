@@ -11,6 +11,11 @@ internal static class Matmul
     /// <summary>x · weightᵀ, [T, I] and [O, I] to [T, O].</summary>
     public static Tensor Forward(Tensor x_TI, Tensor weight_OI)
     {
+        if (x_TI.KernelDevice() == KernelDevice.Cuda)
+        {
+            return x_TI.mm(weight_OI.t());
+        }
+
         Tensor y_TO = empty(x_TI.size(0), weight_OI.size(0), x_TI.dtype, x_TI.device);
         Run(x_TI, false, weight_OI, true, y_TO, false);
         return y_TO;
@@ -28,8 +33,10 @@ internal static class Matmul
         if (c_MN.KernelDevice() == KernelDevice.Cuda)
         {
             using TorchSharp.DisposeScope scope = NewDisposeScope();
-            Tensor product_MN = (aTransposed ? a.t() : a).matmul(bTransposed ? b.t() : b);
-            _ = accumulate ? c_MN.add_(product_MN) : c_MN.copy_(product_MN);
+            Tensor left_MK = aTransposed ? a.t() : a, right_KN = bTransposed ? b.t() : b;
+            _ = c_MN.dtype == a.dtype ? c_MN.addmm_(left_MK, right_KN, beta: accumulate ? 1 : 0)
+                : accumulate ? c_MN.add_(left_MK.mm(right_KN))
+                : c_MN.copy_(left_MK.mm(right_KN));
             return;
         }
         tn_tensor left = a.View(), right = b.View(), result = c_MN.View();

@@ -75,13 +75,20 @@ internal static class RmsNormKernel
         RequireWeight(x, weight);
         long[] shape = x.shape;
         Tensor rows = x.Flattened();
+        residual?.RequireDtype(x.dtype);
+        residual?.RequireShape(shape);
+        if (x.KernelDevice() == KernelDevice.Cuda)
+        {
+            Tensor added = residual is null ? rows : rows + residual.Flattened();
+            (Tensor normed, Tensor perRow) = TorchOps.RmsNorm(added, weight, epsilon);
+            return (normed.reshape(shape), residual is null ? null : added.reshape(shape), perRow);
+        }
+
         Tensor y = empty(rows.shape, x.dtype, x.device);
         Tensor rstd = empty(Count(rows), float32, x.device);
         Tensor? sum = null;
         if (residual is not null)
         {
-            residual.RequireDtype(x.dtype);
-            residual.RequireShape(shape);
             sum = empty(rows.shape, x.dtype, x.device);
         }
         var args = new tn_rms_norm_forward_args
@@ -113,6 +120,12 @@ internal static class RmsNormKernel
     public static (Tensor Dx, Tensor? Dweight) Backward(Tensor sum, Tensor weight, Tensor rstd, Tensor dy, Tensor? dsum, bool wantsWeight)
     {
         Tensor rows = sum.Flattened();
+        if (sum.KernelDevice() == KernelDevice.Cuda)
+        {
+            (Tensor through, Tensor? ofWeight) = TorchOps.RmsNormBackward(rows, weight, rstd, dy.Flattened(), wantsWeight);
+            return ((dsum is null ? through : through.add_(dsum.Flattened())).reshape(sum.shape), ofWeight);
+        }
+
         Tensor dx = empty(rows.shape, sum.dtype, sum.device);
         Tensor? dweight = wantsWeight ? empty(weight.shape, weight.dtype, weight.device) : null;
         var args = new tn_rms_norm_backward_args

@@ -38,6 +38,11 @@ internal sealed class RotaryFunction : autograd.SingleTensorFunction<RotaryFunct
 
     private static Tensor Rotate(Tensor x_TNH, Tensor cos_TH2, Tensor sin_TH2, bool inverse)
     {
+        if (x_TNH.KernelDevice() == KernelDevice.Cuda)
+        {
+            return TorchOps.Rotate(x_TNH, cos_TH2, sin_TH2, inverse);
+        }
+
         Tensor out_TNH = empty(x_TNH.shape, x_TNH.dtype, x_TNH.device);
         var args = new tn_rotary_args
         {

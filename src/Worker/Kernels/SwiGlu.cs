@@ -21,6 +21,12 @@ internal sealed class SwiGluFunction : autograd.SingleTensorFunction<SwiGluFunct
         gateUp_T2F.KernelDtype();
         gateUp_T2F.RequireShape([-1, -1]);
         RequireEvenColumns(gateUp_T2F);
+        if (gateUp_T2F.KernelDevice() == KernelDevice.Cuda)
+        {
+            ctx.save_for_backward([gateUp_T2F]);
+            return TorchOps.SwiGlu(gateUp_T2F);
+        }
+
         tn_tensor gateUp = gateUp_T2F.View();
         Tensor out_TF = empty(gateUp_T2F.size(0), gateUp_T2F.size(1) / 2, gateUp_T2F.dtype, gateUp_T2F.device);
         var args = new tn_swiglu_forward_args
@@ -42,6 +48,11 @@ internal sealed class SwiGluFunction : autograd.SingleTensorFunction<SwiGluFunct
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
         Tensor gateUp_T2F = ctx.get_saved_variables()[0];
+        if (gateUp_T2F.KernelDevice() == KernelDevice.Cuda)
+        {
+            return [TorchOps.SwiGluBackward(gateUp_T2F, grad_output)];
+        }
+
         Tensor dgateUp_T2F = empty(gateUp_T2F.shape, gateUp_T2F.dtype, gateUp_T2F.device);
         tn_tensor gateUp = gateUp_T2F.View(), dout = grad_output.AsRows().View();
         var args = new tn_swiglu_backward_args

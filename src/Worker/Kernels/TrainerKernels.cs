@@ -12,7 +12,7 @@ namespace Trainer.Worker.Kernels;
 /// </summary>
 internal static partial class TrainerKernels
 {
-    public const int AbiVersion = 2;
+    public const int AbiVersion = 3;
     public const long IgnoreIndex = -100;
 
     private const string Library = KernelLibrary.Name;
@@ -23,6 +23,8 @@ internal static partial class TrainerKernels
     [LibraryImport(Library)] internal static partial nint tn_last_error();
     [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)] internal static partial uint tn_sizeof(string structName);
     [LibraryImport(Library)] internal static partial KernelStatus tn_set_threads(int threads);
+
+    [LibraryImport(Library)] internal static partial KernelStatus tn_cuda_probe(ref tn_cuda_info info);
 
     [LibraryImport(Library)] internal static partial KernelStatus tn_attention_forward(in tn_attention_forward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_attention_backward(in tn_attention_backward_args args, nint stream);

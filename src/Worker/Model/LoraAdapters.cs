@@ -38,7 +38,9 @@ public sealed class LoraAdapters
         foreach (LoraAdapter adapter in _adapters)
         {
             double bound = 1 / Math.Sqrt(adapter.A.shape[1]);
-            adapter.A.uniform_(-bound, bound);
+            // Drawn on the CPU, so that the same seed gives the same adapters on every device.
+            using DisposeScope inner = NewDisposeScope();
+            adapter.A.copy_(empty(adapter.A.shape, dtype: ScalarType.Float32).uniform_(-bound, bound));
         }
     }
 

@@ -25,7 +25,7 @@ public sealed class ModelInput : IDisposable
     /// <summary>int32 [S + 1], on the CPU.</summary>
     public Tensor CuSeqlens { get; }
 
-    /// <summary>int64 [T]: the token that should follow, -100 where nothing is trained.</summary>
+    /// <summary>int64 [T], on the CPU: the token that should follow, -100 where nothing is trained.</summary>
     public Tensor? Labels { get; }
 
     public int LastPosition { get; }
@@ -37,7 +37,7 @@ public sealed class ModelInput : IDisposable
             tensor(batch.Tokens, [batch.Tokens.Length]).to(ScalarType.Int64).to(device),
             tensor(batch.Positions, [batch.Positions.Length]).to(ScalarType.Int64).to(device),
             tensor(batch.CuSeqlens, [batch.CuSeqlens.Length]),
-            tensor(batch.Labels, [batch.Labels.Length]).to(device),
+            tensor(batch.Labels, [batch.Labels.Length]),
             batch.Positions.Max());
     }
 

@@ -31,10 +31,10 @@ public static class TensorTypes
     };
 
     /// <summary>The type in which a job computes: auto is bfloat16 on a GPU and float32 on a CPU.</summary>
-    public static ScalarType Compute(DType dtype, DeviceKind device) => dtype switch
+    public static ScalarType Compute(DType dtype, Device device) => dtype switch
     {
         DType.Float32 => ScalarType.Float32,
         DType.Bfloat16 => ScalarType.BFloat16,
-        _ => device == DeviceKind.Cuda ? ScalarType.BFloat16 : ScalarType.Float32,
+        _ => device.type == TorchSharp.DeviceType.CUDA ? ScalarType.BFloat16 : ScalarType.Float32,
     };
 }

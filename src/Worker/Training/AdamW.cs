@@ -3,6 +3,7 @@ using Trainer.Worker.Distributed;
 using Trainer.Worker.Kernels;
 using Trainer.Worker.Model;
 using TorchSharp;
+using TorchSharp.Extras;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -18,12 +19,16 @@ public sealed class AdamW : IDisposable
     private readonly List<Slot> _slots;
     private readonly Dictionary<Parameter, Slot> _byParameter;
 
+    /// <summary>GPUs take all tensors in one launch.</summary>
+    private readonly GpuSlots? _together;
+
     public AdamW(IEnumerable<NamedTensor> trained, OptimizerConfig config)
     {
         _config = config;
         Trained = [.. trained];
         _slots = [.. Trained.Select(tensor => tensor.Parameter).Distinct().Select(parameter => new Slot(parameter))];
         _byParameter = _slots.ToDictionary(slot => slot.Parameter);
+        _together = _slots.Count > 0 && _slots[0].Master.device_type == DeviceType.CUDA ? new GpuSlots(_slots) : null;
     }
 
     public IReadOnlyList<NamedTensor> Trained { get; }
@@ -31,6 +36,12 @@ public sealed class AdamW : IDisposable
     /// <summary>Call after each backward: moves bfloat16 gradients into their float32 sums.</summary>
     public void AccumulateGradients()
     {
+        if (_together is not null)
+        {
+            _together.AccumulateGradients();
+            return;
+        }
+
         foreach (Slot slot in _slots.Where(slot => slot.IsLowPrecision))
         {
             AdamWKernel.Accumulate(slot.Gradient, slot.Parameter.grad!);
@@ -48,7 +59,7 @@ public sealed class AdamW : IDisposable
     }
 
     /// <summary>L2 norm of all gradients together.</summary>
-    public double GradientNorm() => Math.Sqrt(_slots.Sum(slot => AdamWKernel.SumOfSquares(slot.Gradient)));
+    public double GradientNorm() => _together?.GradientNorm() ?? Math.Sqrt(_slots.Sum(slot => AdamWKernel.SumOfSquares(slot.Gradient)));
 
     /// <summary>The first trained tensor whose gradient is not finite, by its Hugging Face name.</summary>
     public string? FirstNonFinite() =>
@@ -58,6 +69,12 @@ public sealed class AdamW : IDisposable
     /// <param name="step">1-based, for the bias correction.</param>
     public void Step(int step, double learningRate, double gradientScale)
     {
+        if (_together is not null)
+        {
+            _together.Step(_config, step, learningRate, gradientScale);
+            return;
+        }
+
         foreach (Slot slot in _slots)
         {
             AdamWKernel.Step(
@@ -90,6 +107,56 @@ public sealed class AdamW : IDisposable
     public Tensor Gradient(NamedTensor tensor) => _byParameter[tensor.Parameter].Gradient;
 
     public void Dispose() => _slots.ForEach(slot => slot.Dispose());
+
+    /// <summary>The same arithmetic by libtorch's operators on lists of tensors.</summary>
+    private sealed class GpuSlots(List<Slot> slots)
+    {
+        private readonly Tensor[] _masters = [.. slots.Select(slot => slot.Master)];
+        private readonly Tensor[] _gradients = [.. slots.Select(slot => slot.Gradient)];
+        private readonly Tensor[] _expAvgs = [.. slots.Select(slot => slot.ExpAvg)];
+        private readonly Tensor[] _expAvgSqs = [.. slots.Select(slot => slot.ExpAvgSq)];
+        private readonly Slot[] _low = [.. slots.Where(slot => slot.IsLowPrecision)];
+
+        public void AccumulateGradients()
+        {
+            if (_low.Length == 0)
+            {
+                return;
+            }
+
+            using DisposeScope scope = NewDisposeScope();
+            using var _ = no_grad();
+            Tensor[] added = [.. _low.Select(slot => slot.Parameter.grad!)];
+            Fused.Add([.. _low.Select(slot => slot.Gradient)], added);
+            Fused.Zero(added);
+        }
+
+        public double GradientNorm()
+        {
+            using Tensor norm = Fused.Norm(_gradients);
+            return norm.ToDouble();
+        }
+
+        public void Step(OptimizerConfig config, int step, double learningRate, double gradientScale)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            using var _ = no_grad();
+            if (gradientScale != 1)
+            {
+                Fused.Scale(_gradients, gradientScale);
+            }
+
+            var steps = new Tensor[_masters.Length];
+            Array.Fill(steps, full([], (float)step, ScalarType.Float32, _masters[0].device));
+            Fused.AdamW(_masters, _gradients, _expAvgs, _expAvgSqs, steps, learningRate, config.Beta1, config.Beta2, config.WeightDecay, config.Epsilon);
+            if (_low.Length > 0)
+            {
+                Fused.Copy([.. _low.Select(slot => (Tensor)slot.Parameter)], [.. _low.Select(slot => slot.Master)]);
+            }
+
+            Fused.Zero(_gradients);
+        }
+    }
 
     private sealed class Slot : IDisposable
     {

@@ -3,6 +3,7 @@ using Trainer.Worker.Attention;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Data;
 using Trainer.Worker.Model;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Training;
@@ -37,9 +38,18 @@ public sealed class JobModel : IDisposable
                 + $"but the model's vocab_size is {config.VocabSize}; take both from the same snapshot");
         }
 
-        var placement = new ModelPlacement(TensorTypes.Compute(job.Model.Dtype, job.Model.Device), CPU);
-        AttentionChoice attention = AttentionSelector.Choose(
-            job.Model.Attention, new AttentionRequest(placement.Device, placement.Dtype, config.HeadDim, config.LayerSlides.Contains(true)));
+        Device device = ComputeDevice.Choose(job.Model.Device);
+        if (device.type == DeviceType.CUDA)
+        {
+            // Before the first product: cuBLAS takes its workspace then.
+            use_deterministic_algorithms(job.Training.Deterministic);
+        }
+
+        var placement = new ModelPlacement(TensorTypes.Compute(job.Model.Dtype, device), device);
+        AttentionRequest request = AttentionRequest.Here(
+            placement.Device, placement.Dtype, config.HeadDim, config.LayerSlides.Contains(true), job.Training.Deterministic);
+        log($"device: {ComputeDevice.Describe(device, request.Kernels.Gpu)}");
+        AttentionChoice attention = AttentionSelector.Choose(job.Model.Attention, request);
         log(attention.Explanation);
 
         var model = new QwenModel(config, placement, attention.Backend, job.Model.Recompute);

@@ -3,6 +3,7 @@ using Trainer.Contracts;
 using Trainer.Worker.Agent;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Distributed;
+using Trainer.Worker.Model;
 using TorchSharp;
 
 namespace Trainer.Worker.Training;
@@ -92,8 +93,10 @@ public sealed class RankProcess : IDisposable
         try
         {
             _reporter.Log($"attempt {_place.Attempt} of {_id}, process {Environment.ProcessId}{(_place.WorldSize > 1 ? $", {_place}" : "")}");
+            JobConfig job = JobConfigJson.Load(_files.Config);
+            ComputeDevice.RequireOneGpuRank(job.Model.Device, _place.WorldSize);
             using ICommunicator ranks = Meet();
-            using (_run = new TrainingRun(JobConfigJson.Load(_files.Config), _id, _files, _place.Attempt, ranks, _reporter, _time))
+            using (_run = new TrainingRun(job, _id, _files, _place.Attempt, ranks, _reporter, _time))
             {
                 return Result(_run.Run(() => _stop.IsCancellationRequested ? _ordered ? RankOutcome.Cancelled : RankOutcome.Interrupted : null), null, null);
             }
@@ -109,9 +112,10 @@ public sealed class RankProcess : IDisposable
         }
         catch (TorchException e)
         {
-            bool memory = e.Message.Contains("memory", StringComparison.OrdinalIgnoreCase);
+            bool memory = e.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase) || e.IsOutOfMemory;
+            bool gpu = e.Message.Contains("CUDA error", StringComparison.Ordinal);
             Console.Error.WriteLine(e);
-            return Result(RankOutcome.Failed, memory ? FailureClass.User : FailureClass.Unknown,
+            return Result(RankOutcome.Failed, memory ? FailureClass.User : gpu ? FailureClass.Infrastructure : FailureClass.Unknown,
                 memory ? $"{e.Message}; lower training.batch_tokens (and raise gradient_accumulation), or set model.recompute: true" : e.Message);
         }
         catch (Exception e) when (e is IOException or StoreException or UnauthorizedAccessException)

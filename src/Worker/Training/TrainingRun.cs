@@ -7,6 +7,7 @@ using Trainer.Worker.Distributed;
 using Trainer.Worker.Export;
 using Trainer.Worker.Model;
 using TorchSharp;
+using TorchSharp.Extras;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Training;
@@ -117,6 +118,11 @@ public sealed class TrainingRun : IDisposable
             {
                 Follow(figures, stopping is not null);
             }
+        }
+
+        if (Model.Placement.Device.type == DeviceType.CUDA)
+        {
+            _reporter.Log(FormattableString.Invariant($"GPU memory: {Cuda.Memory(Model.Placement.Device).Peak / (double)(1L << 30):F2} GiB held at most"));
         }
 
         Finish(isWhole: _step == _steps);

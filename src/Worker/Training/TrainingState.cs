@@ -103,6 +103,7 @@ public static class TrainingState
         Dictionary<string, Tensor> targets, CheckpointReader reader, CheckpointManifest manifest, CancellationToken cancellationToken)
     {
         var missing = targets.Keys.ToHashSet();
+        var staged = new List<(Tensor Target, Tensor Host)>();
         await reader.ReadShardAsync(manifest.Shard(0), entry =>
         {
             if (!targets.TryGetValue(entry.Name, out Tensor? target))
@@ -117,8 +118,22 @@ public static class TrainingState
             }
 
             missing.Remove(entry.Name);
-            return NativeBuffer.Borrow(target.DataPointer, entry.Length);
+            if (target.device_type == DeviceType.CPU)
+            {
+                return NativeBuffer.Borrow(target.DataPointer, entry.Length);
+            }
+
+            Tensor host = empty(target.shape, dtype: ScalarType.Float32).DetachFromDisposeScope();
+            staged.Add((target, host));
+            return NativeBuffer.Borrow(host.DataPointer, entry.Length);
         }, cancellationToken);
+        using var _ = no_grad();
+        foreach ((Tensor target, Tensor host) in staged)
+        {
+            target.copy_(host);
+            host.Dispose();
+        }
+
         if (missing.Count > 0)
         {
             throw new JobInputException($"checkpoint of step {manifest.Step}: {missing.First()} is missing, and {missing.Count - 1} more");

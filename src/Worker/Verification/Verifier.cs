@@ -14,7 +14,7 @@ namespace Trainer.Worker.Verification;
 /// Trains a golden case in float32 and compares logits, loss, gradients, six optimizer steps, greedy tokens and merged
 /// weights with what transformers and peft computed; once packed without padding and once padded.
 /// </summary>
-public sealed class Verifier(GoldenCase golden, AttentionKind attention)
+public sealed class Verifier(GoldenCase golden, AttentionKind attention, DeviceKind device = DeviceKind.Cpu)
 {
     private const double LogitsTolerance = 2e-4;
     private const double LossTolerance = 1e-5;
@@ -25,6 +25,7 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention)
     private const double MergedTolerance = 1e-5;
 
     private readonly List<Check> _checks = [];
+    private readonly Device _device = ComputeDevice.Choose(device);
 
     public CaseResult Run()
     {
@@ -45,8 +46,14 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention)
 
     private QwenModel Load()
     {
-        var placement = new ModelPlacement(ScalarType.Float32, CPU);
-        var request = new AttentionRequest(CPU, ScalarType.Float32, golden.Config.HeadDim, golden.Config.LayerSlides.Contains(true));
+        if (_device.type == DeviceType.CUDA)
+        {
+            // A job of this process may have asked for it; these numbers have tolerances.
+            use_deterministic_algorithms(false);
+        }
+
+        var placement = new ModelPlacement(ScalarType.Float32, _device);
+        AttentionRequest request = AttentionRequest.Here(_device, ScalarType.Float32, golden.Config.HeadDim, golden.Config.LayerSlides.Contains(true), deterministic: false);
         var model = new QwenModel(golden.Config, placement, AttentionSelector.Choose(attention, request).Backend);
         using (SnapshotWeights snapshot = SnapshotWeights.Open(golden.Directory))
         {
@@ -70,7 +77,7 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention)
         using ModelInput input = Input(golden.Initial, padded);
         var pairs = golden.Initial.RealTokens(padded).ToList();
         Tensor expected = golden.Logits().view(-1, golden.Config.VocabSize).index_select(0, Indices(pairs.Select(pair => pair.Golden)));
-        Tensor actual = model.Logits(input).index_select(0, Indices(pairs.Select(pair => pair.Ours)));
+        Tensor actual = model.Logits(input).cpu().index_select(0, Indices(pairs.Select(pair => pair.Ours)));
         _checks.Add(Check.Of($"{path} logits", MaxDifference(actual, expected), LogitsTolerance));
     }
 
@@ -151,20 +158,20 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention)
         _checks.Add(Check.Of($"{path} merged weights", worst, MergedTolerance));
     }
 
-    private static double Backward(QwenModel model, GoldenBatch batch, bool padded)
+    private double Backward(QwenModel model, GoldenBatch batch, bool padded)
     {
         using DisposeScope scope = NewDisposeScope();
         PackedBatch packed = batch.Pack(padded);
-        using ModelInput input = ModelInput.From(packed, CPU);
+        using ModelInput input = ModelInput.From(packed, _device);
         Tensor loss = model.Loss(input, 1.0 / packed.TrainedTokens);
         loss.backward();
         return loss.ToDouble();
     }
 
-    private static ModelInput Input(GoldenBatch batch, bool padded) => ModelInput.From(batch.Pack(padded), CPU);
+    private ModelInput Input(GoldenBatch batch, bool padded) => ModelInput.From(batch.Pack(padded), _device);
 
     private static Tensor Indices(IEnumerable<long> indices) => tensor(indices.ToArray());
 
     private static double MaxDifference(Tensor actual, Tensor expected) =>
-        (actual.to(ScalarType.Float64) - expected.to(ScalarType.Float64)).abs().max().ToDouble();
+        (actual.cpu().to(ScalarType.Float64) - expected.to(ScalarType.Float64)).abs().max().ToDouble();
 }

@@ -14,6 +14,7 @@ public sealed class KernelInterfaceTests : IDisposable
     public void Structs_have_one_size_on_both_sides()
     {
         Same<tn_tensor>();
+        Same<tn_cuda_info>();
         Same<tn_attention_shape>();
         Same<tn_attention_forward_args>();
         Same<tn_attention_backward_args>();
@@ -71,7 +72,9 @@ public sealed class KernelInterfaceTests : IDisposable
     public void A_missing_library_lists_every_path_and_the_cure()
     {
         string first = Path.Combine(_directory.FullName, "a.so"), second = Path.Combine(_directory.FullName, "b.so");
-        string message = Assert.Throws<DllNotFoundException>(() => KernelLibrary.Load([first, second], 1)).Message;
+        var e = Assert.Throws<KernelLibraryException>(() => KernelLibrary.Load([first, second], 1));
+        string message = e.Message;
+        Assert.Equal(LibraryState.Missing, e.State);
         Assert.Contains(first, message, StringComparison.Ordinal);
         Assert.Contains(second, message, StringComparison.Ordinal);
         Assert.Contains("TRAINER_NATIVE", message, StringComparison.Ordinal);
@@ -82,13 +85,19 @@ public sealed class KernelInterfaceTests : IDisposable
     {
         string path = Path.Combine(_directory.FullName, "libtrainer_kernels.so");
         File.WriteAllText(path, "not a library");
-        Assert.Contains("exists but did not load",
-            Assert.Throws<DllNotFoundException>(() => KernelLibrary.Load([path], 1)).Message, StringComparison.Ordinal);
+        var e = Assert.Throws<KernelLibraryException>(() => KernelLibrary.Load([path], 1));
+        Assert.Contains("exists but did not load", e.Message, StringComparison.Ordinal);
+        Assert.Equal(LibraryState.Unloadable, e.State);
     }
 
     [Fact]
-    public void A_library_of_another_version_is_refused() => Assert.Contains("has binary interface 2, this program needs 3",
-        Assert.Throws<DllNotFoundException>(() => KernelLibrary.Load(KernelLibrary.Candidates(null), 3)).Message, StringComparison.Ordinal);
+    public void A_library_of_another_version_is_refused()
+    {
+        int other = TrainerKernels.AbiVersion + 1;
+        var e = Assert.Throws<KernelLibraryException>(() => KernelLibrary.Load(KernelLibrary.Candidates(null), other));
+        Assert.Contains($"has binary interface {TrainerKernels.AbiVersion}, this program needs {other}", e.Message, StringComparison.Ordinal);
+        Assert.Equal(LibraryState.OtherVersion, e.State);
+    }
 
     [Fact]
     public void TRAINER_NATIVE_names_the_only_place_to_look()

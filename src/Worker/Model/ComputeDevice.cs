@@ -1,0 +1,33 @@
+using Trainer.Contracts;
+using TorchSharp;
+using TorchSharp.Extras;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Model;
+
+/// <summary>What a process computes on. A rank sees the one GPU of its slot (CUDA_VISIBLE_DEVICES), which is its cuda:0.</summary>
+public static class ComputeDevice
+{
+    /// <exception cref="JobInputException">The job wants a GPU and there is none to use.</exception>
+    public static Device Choose(DeviceKind kind) => (kind, cuda.is_available()) switch
+    {
+        (DeviceKind.Cpu, _) or (DeviceKind.Auto, false) => CPU,
+        (_, true) => new Device(DeviceType.CUDA, 0),
+        _ => throw new JobInputException(Cuda.IsBuilt
+            ? "model.device: cuda, but libtorch sees no GPU here (trainer doctor shows what there is); run on a GPU slot, or set it to auto"
+            : $"model.device: cuda, but native/ was built for a libtorch without CUDA ({loaded_version}); build it with the preset cuda, or set model.device to auto"),
+    };
+
+    /// <summary>Ranks speak over Gloo, which knows CPU tensors only.</summary>
+    /// <exception cref="JobInputException">Several ranks would train on GPUs.</exception>
+    public static void RequireOneGpuRank(DeviceKind kind, int worldSize)
+    {
+        if (worldSize > 1 && Choose(kind).type == DeviceType.CUDA)
+        {
+            throw new JobInputException($"resources.ranks: {worldSize} ranks on GPUs need NCCL, which this version does not use yet; set resources.ranks to 1, or model.device to cpu");
+        }
+    }
+
+    /// <summary>How the device is called in logs.</summary>
+    public static string Describe(Device device, string gpu) => device.type == DeviceType.CUDA ? $"{device} ({gpu})" : "cpu";
+}
