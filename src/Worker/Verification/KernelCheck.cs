@@ -2,7 +2,6 @@ using System.Diagnostics;
 using Trainer.Contracts;
 using Trainer.Worker.Kernels;
 using Trainer.Worker.Model;
-using Trainer.Worker.Training;
 using TorchSharp;
 using TorchSharp.Extras;
 using TorchSharp.Modules;

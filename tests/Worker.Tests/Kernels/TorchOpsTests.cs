@@ -5,7 +5,6 @@ using static TorchSharp.torch;
 namespace Trainer.Worker.Tests.Kernels;
 
 /// <summary>The operations of GPUs by libtorch's operators, run on the CPU beside our kernels.</summary>
-[Collection(Alone.Name)]
 public sealed class TorchOpsTests
 {
     private const double Epsilon = 1e-6;
