@@ -13,7 +13,7 @@ __global__ void nothing() {}
 
 bool has_image() {
     cudaFuncAttributes attributes{};
-    const bool found = cudaFuncGetAttributes(&attributes, nothing) == cudaSuccess;
+    const bool found = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(nothing)) == cudaSuccess;
     (void)cudaGetLastError();
     return found;
 }

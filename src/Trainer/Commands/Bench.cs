@@ -34,11 +34,20 @@ internal static class Bench
             {
                 foreach (AttentionContender contender in on.type == DeviceType.CUDA ? AttentionContender.OnGpu : AttentionContender.OnCpu)
                 {
-                    AttentionMeasurement m = AttentionBenchmark.Run(
-                        contender, length, parsed.GetValue(heads), parsed.GetValue(kvHeads), parsed.GetValue(headDim), dtype, on, parsed.GetValue(repeats));
-                    double mebibytes = m.PeakBytes / 1048576.0;
-                    string format = on.type == DeviceType.CUDA ? "N3" : "N1";
-                    Row(length.ToString("N0", CultureInfo.InvariantCulture), m.Attention, Number(m.ForwardMilliseconds, format), Number(m.BackwardMilliseconds, format), Number(mebibytes), Number(mebibytes * 1024 / length));
+                    string row = length.ToString("N0", CultureInfo.InvariantCulture);
+                    try
+                    {
+                        AttentionMeasurement m = AttentionBenchmark.Run(
+                            contender, length, parsed.GetValue(heads), parsed.GetValue(kvHeads), parsed.GetValue(headDim), dtype, on, parsed.GetValue(repeats));
+                        double mebibytes = m.PeakBytes / 1048576.0;
+                        string format = on.type == DeviceType.CUDA ? "N3" : "N1";
+                        Row(row, m.Attention, Number(m.ForwardMilliseconds, format), Number(m.BackwardMilliseconds, format), Number(mebibytes), Number(mebibytes * 1024 / length));
+                    }
+                    catch (TorchException e)
+                    {
+                        // Some of libtorch's kernels do not take every shape, and plain products not every length.
+                        Console.WriteLine($"{row,8}  {contender.Name,-16}  can't run: {e.Message.Split('\n')[0]}");
+                    }
                 }
             }
 

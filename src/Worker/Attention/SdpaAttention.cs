@@ -51,7 +51,8 @@ internal static class SdpaAttention
     private static Tensor Document(Tensor q_TNH, Tensor k_TMH, Tensor v_TMH, double scale)
     {
         Tensor q = q_TNH.transpose(0, 1).unsqueeze(0), k = k_TMH.transpose(0, 1).unsqueeze(0), v = v_TMH.transpose(0, 1).unsqueeze(0);
-        if (s_isGrouped.Value)
+        // The mem-efficient kernels, which float32 takes, know no groups.
+        if (s_isGrouped.Value && q_TNH.dtype != ScalarType.Float32)
         {
             return Fused.GroupedAttention(q, k, v, scale).squeeze(0).transpose(0, 1);
         }

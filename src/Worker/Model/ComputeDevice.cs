@@ -1,4 +1,6 @@
 using Trainer.Contracts;
+using Trainer.Worker.Agent;
+using Trainer.Worker.Kernels;
 using TorchSharp;
 using TorchSharp.Extras;
 using static TorchSharp.torch;
@@ -28,6 +30,9 @@ public static class ComputeDevice
         }
     }
 
-    /// <summary>How the device is called in logs.</summary>
-    public static string Describe(Device device, string gpu) => device.type == DeviceType.CUDA ? $"{device} ({gpu})" : "cpu";
+    /// <summary>The device in words; a GPU that the driver lists and libtorch does not see is not passed over in silence.</summary>
+    public static string Describe(Device device, DeviceKind asked, KernelFacts facts) =>
+        device.type == DeviceType.CUDA ? $"{device} ({facts.Gpu})"
+        : asked == DeviceKind.Auto && !CudaDevices.Find().IsEmpty ? "cpu; this slot has an NVIDIA GPU, but libtorch does not see it: trainer doctor says why"
+        : "cpu";
 }

@@ -48,7 +48,7 @@ public sealed class JobModel : IDisposable
         var placement = new ModelPlacement(TensorTypes.Compute(job.Model.Dtype, device), device);
         AttentionRequest request = AttentionRequest.Here(
             placement.Device, placement.Dtype, config.HeadDim, config.LayerSlides.Contains(true), job.Training.Deterministic);
-        log($"device: {ComputeDevice.Describe(device, request.Kernels.Gpu)}");
+        log($"device: {ComputeDevice.Describe(device, job.Model.Device, request.Kernels)}");
         AttentionChoice attention = AttentionSelector.Choose(job.Model.Attention, request);
         log(attention.Explanation);
 
