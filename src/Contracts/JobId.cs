@@ -10,7 +10,7 @@ namespace Trainer.Contracts;
 /// <summary>Names one job for ever: its name and four random characters, such as demo-7k2f. Safe as a file name.</summary>
 [GenerateSerializer, Immutable, Alias("trainer.job-id")]
 [JsonConverter(typeof(JobIdJsonConverter))]
-public readonly partial record struct JobId(string Value)
+public readonly partial record struct JobId([property: Id(0)] string Value)
 {
     private const string Letters = "abcdefghijkmnpqrstuvwxyz23456789";
 

@@ -2,6 +2,7 @@ using System.Text.Json;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.Logging;
+using Orleans.Runtime;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -29,7 +30,8 @@ internal static partial class ApiErrors
                 ConfigException config => (StatusCodes.Status400BadRequest, config.Message),
                 JsonException json => (StatusCodes.Status400BadRequest, $"the body is not what is expected here: {json.Message}"),
                 BadHttpRequestException bad => (bad.StatusCode, bad.Message),
-                TimeoutException => (StatusCodes.Status503ServiceUnavailable, "the coordinator is busy; try again"),
+                // A grain that moves from a coordinator that died, too.
+                TimeoutException or OrleansException => (StatusCodes.Status503ServiceUnavailable, "the coordinator is busy; try again"),
                 _ => (StatusCodes.Status500InternalServerError, "the coordinator failed; its log says why"),
             };
             if (status >= StatusCodes.Status500InternalServerError)

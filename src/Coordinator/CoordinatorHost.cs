@@ -32,8 +32,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
 
     /// <summary>Starts to answer on the socket.</summary>
     /// <exception cref="CoordinatorRunningException">Another process serves this home.</exception>
-    public static async Task<CoordinatorHost> StartAsync(
-        TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints? endpoints = null, CancellationToken cancellationToken = default)
+    /// <exception cref="ConfigException">A cluster is asked for and the engine of this build has none.</exception>
+    public static async Task<CoordinatorHost> StartAsync(TrainerHome home, CoordinatorOptions options,
+        CoordinatorEndpoints? endpoints = null, CoordinatorCluster? cluster = null, CancellationToken cancellationToken = default)
     {
         Directory.CreateDirectory(home.Directory, OwnerOnly | UnixFileMode.UserExecute);
         FileStream held = TakeLock(home);
@@ -42,7 +43,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
             // A socket file without the lock is left from a killed coordinator.
             File.Delete(home.Socket);
             await File.WriteAllTextAsync(home.Pid, Environment.ProcessId.ToString(CultureInfo.InvariantCulture), cancellationToken);
-            WebApplication app = Build(home, options, endpoints ?? CoordinatorEndpoints.SocketOnly);
+            WebApplication app = Build(home, options, endpoints ?? CoordinatorEndpoints.SocketOnly, cluster);
             await app.StartAsync(cancellationToken);
             File.SetUnixFileMode(home.Socket, OwnerOnly);
             return new CoordinatorHost(home, app, held);
@@ -68,7 +69,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         await _lock.DisposeAsync();
     }
 
-    private static WebApplication Build(TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints endpoints)
+    private static WebApplication Build(TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints endpoints, CoordinatorCluster? cluster)
     {
         WebApplicationBuilder builder = WebApplication.CreateSlimBuilder();
         const string Time = "yyyy-MM-ddTHH:mm:ss.fffZ ";
@@ -81,6 +82,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
             builder.Logging.AddSimpleConsole(console => (console.SingleLine, console.UseUtcTimestamp, console.TimestampFormat) = (true, true, Time));
         }
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
+        builder.Logging.AddFilter("Orleans", LogLevel.Warning);
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.Limits.MaxRequestBodySize = MaxBody;
@@ -105,7 +107,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton<NodeApi>();
         builder.Services.AddSingleton<PoolApi>();
         builder.Services.AddSingleton<OpenApi>();
-        builder.AddSilo(home);
+        builder.AddSilo(home, cluster);
         builder.Services.AddHostedService<WakeUp>();
         WebApplication app = builder.Build();
         app.UseApiErrors(app.Logger);
@@ -117,6 +119,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         app.Services.GetRequiredService<JobApi>().Map(app);
         app.Services.GetRequiredService<NodeApi>().Map(app);
         app.Services.GetRequiredService<PoolApi>().Map(app);
+        app.MapSilo();
         return app;
     }
 

@@ -9,6 +9,8 @@ namespace Orleans.Runtime
     /// <summary>Type and key of a grain.</summary>
     public readonly record struct GrainId(string Type, string Key)
     {
+        public static GrainId Create(string type, string key) => new(type, key);
+
         public override string ToString() => $"{Type}/{Key}";
     }
 

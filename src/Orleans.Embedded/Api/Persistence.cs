@@ -31,10 +31,16 @@ namespace Orleans.Runtime
     }
 }
 
+namespace Orleans.Runtime
+{
+    /// <summary>The engine could not carry out a call.</summary>
+    public class OrleansException(string message) : Exception(message);
+}
+
 namespace Orleans.Storage
 {
     /// <summary>Somebody else wrote the state since it was read. The activation is dropped and reads again.</summary>
-    public class InconsistentStateException(string message, string storedEtag, string currentEtag) : Exception(message)
+    public class InconsistentStateException(string message, string storedEtag, string currentEtag) : Runtime.OrleansException(message)
     {
         public string StoredEtag { get; } = storedEtag;
         public string CurrentEtag { get; } = currentEtag;

@@ -3,8 +3,6 @@ using Orleans.Runtime;
 
 namespace Orleans.Embedded;
 
-internal sealed record Reminder(GrainId Grain, string ReminderName, DateTime FirstTick, TimeSpan Period) : IGrainReminder;
-
 /// <summary>Durable wake-ups: stored before they are armed, at least a minute apart, missed ones come once.</summary>
 internal sealed partial class ReminderService(Silo silo)
 {

@@ -5,7 +5,12 @@ using Orleans.Storage;
 
 namespace Orleans.Embedded;
 
-/// <summary>Grain states and reminders in one SQLite file: WAL, every commit reaches the disk, writes checked by ETag.</summary>
+internal sealed record Reminder(GrainId Grain, string ReminderName, DateTime FirstTick, TimeSpan Period) : IGrainReminder;
+
+/// <summary>
+/// Grain states and reminders in one SQLite file: WAL, every commit reaches the disk, writes checked by ETag. Compiled into the
+/// coordinator too when the Orleans packages run the grains, so that a file serves either engine.
+/// </summary>
 internal sealed class SqliteStore : IAsyncDisposable
 {
     private readonly string _path;
@@ -53,7 +58,7 @@ internal sealed class SqliteStore : IAsyncDisposable
         var reminders = new List<Reminder>();
         while (row.Read())
         {
-            reminders.Add(new Reminder(new GrainId(row.GetString(0), row.GetString(1)), row.GetString(2),
+            reminders.Add(new Reminder(GrainId.Create(row.GetString(0), row.GetString(1)), row.GetString(2),
                 new DateTime(row.GetInt64(3), DateTimeKind.Utc), TimeSpan.FromTicks(row.GetInt64(4))));
         }
         return reminders;
@@ -68,7 +73,8 @@ internal sealed class SqliteStore : IAsyncDisposable
         return command.ExecuteNonQuery();
     });
 
-    public Task DeleteReminderAsync(GrainId grain, string name) => WithAsync(connection =>
+    /// <returns>How many there were.</returns>
+    public Task<int> DeleteReminderAsync(GrainId grain, string name) => WithAsync(connection =>
     {
         using SqliteCommand command = Command(connection, "DELETE FROM reminder WHERE type = $type AND key = $key AND name = $name", grain, name);
         return command.ExecuteNonQuery();
@@ -124,8 +130,8 @@ internal sealed class SqliteStore : IAsyncDisposable
     private static SqliteCommand Command(SqliteConnection connection, string sql, GrainId id, string name)
     {
         var command = new SqliteCommand(sql, connection);
-        command.Parameters.AddWithValue("$type", id.Type);
-        command.Parameters.AddWithValue("$key", id.Key);
+        command.Parameters.AddWithValue("$type", id.Type.ToString());
+        command.Parameters.AddWithValue("$key", id.Key.ToString());
         command.Parameters.AddWithValue("$name", name);
         return command;
     }

@@ -16,16 +16,23 @@ internal static class Serve
         var store = new Option<string?>("--store") { Description = "Where jobs that name no checkpoint store keep theirs: azblob://CONTAINER/PREFIX, or a directory that all workers reach." };
         var logFormat = new Option<string>("--log-format") { Description = "text, or json for log collectors.", DefaultValueFactory = _ => "text" };
         logFormat.AcceptOnlyFromAmong("text", "json");
+        var database = new Option<string?>("--database") { Description = "PostgreSQL that several coordinators share, \"Host=...;Database=...;Username=...\". Default: TRAINER_DATABASE.", HelpName = "CONNECTION" };
+        var cluster = new Option<string?>("--cluster") { Description = "Which of the database's clusters it joins. Default: trainer.", HelpName = "NAME" };
+        var silo = new Option<string?>("--silo") { Description = "Where the cluster's other coordinators reach this one. Default: 127.0.0.1:11111.", HelpName = "ADDRESS" };
+        var siloCertificate = new Option<string?>("--silo-certificate") { Description = "PEM file by which the cluster's coordinators know each other, the same for all.", HelpName = "FILE" };
+        var siloKey = new Option<string?>("--silo-key") { Description = "PEM file of its key.", HelpName = "FILE" };
         var noWorker = new Option<bool>("--no-worker") { Description = "Runs no ranks on this machine itself." };
         var command = new Command("serve", "Runs the coordinator in the foreground, with a worker for this machine. Ranks outlive it and are found again.")
         {
-            listen, tokens, certificate, key, store, logFormat, noWorker,
+            listen, tokens, certificate, key, store, logFormat, noWorker, database, cluster, silo, siloCertificate, siloKey,
         };
         command.SetAction(async (options, cancellationToken) =>
         {
             TrainerHome home = TrainerHome.FromEnvironment();
             CoordinatorEndpoints endpoints = CoordinatorEndpoints.Create(
                 options.GetValue(listen)!, options.GetValue(tokens), options.GetValue(certificate), options.GetValue(key));
+            CoordinatorCluster? joined = CoordinatorCluster.Create(options.GetValue(database) ?? Environment.GetEnvironmentVariable("TRAINER_DATABASE"),
+                options.GetValue(cluster), options.GetValue(silo), options.GetValue(siloCertificate), options.GetValue(siloKey));
             CoordinatorOptions knobs = CoordinatorOptions.FromEnvironment() with
             {
                 Store = options.GetValue(store) is { } given ? given.Contains("://", StringComparison.Ordinal) ? given : Path.GetFullPath(given) : null,
@@ -33,7 +40,7 @@ internal static class Serve
             };
             try
             {
-                await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, knobs, endpoints, cancellationToken);
+                await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, knobs, endpoints, joined, cancellationToken);
                 await using IAsyncDisposable? agent = options.GetValue(noWorker) ? null
                     : await Agent.StartAsync(AgentOptions.OfThisMachine(home, home.Socket, "local") with { Logs = host.Logs }, cancellationToken);
                 Console.WriteLine($"the coordinator answers on {string.Join(", ", endpoints.Addresses.Select(address => address.ToString()).Prepend(home.Socket))}");

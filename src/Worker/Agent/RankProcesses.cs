@@ -41,6 +41,7 @@ internal sealed class RankProcesses(AgentOptions options)
             [RankVariable] = Text(rank),
             // Ranks speak to the agent only.
             ["TRAINER_TOKEN"] = null,
+            ["TRAINER_DATABASE"] = null,
         };
         if (device is not null)
         {

@@ -1,0 +1,79 @@
+using System.Net;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Connections;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Orleans;
+using Orleans.Configuration;
+using Orleans.Dashboard;
+using Orleans.Embedded;
+using Orleans.Hosting;
+using Orleans.Providers;
+using Orleans.Runtime.Hosting;
+using Trainer.Contracts;
+
+namespace Trainer.Coordinator;
+
+/// <summary>Microsoft Orleans: one of the two files that know which engine runs the grains.</summary>
+internal static class Silo
+{
+    private const string Invariant = "Npgsql";
+
+    /// <param name="cluster">Null: this coordinator is alone and keeps its state in its home.</param>
+    public static void AddSilo(this IHostApplicationBuilder builder, TrainerHome home, CoordinatorCluster? cluster) => builder.UseOrleans(silo =>
+    {
+        if (cluster is null)
+        {
+            BeAlone(silo, home);
+        }
+        else
+        {
+            Join(silo, cluster);
+        }
+        silo.AddDashboard();
+    });
+
+    /// <summary>Orleans' dashboard; endpoints without an <see cref="Operation"/> are for admins.</summary>
+    public static void MapSilo(this WebApplication app) => app.MapOrleansDashboard("/orleans");
+
+    private static void BeAlone(ISiloBuilder silo, TrainerHome home)
+    {
+        silo.UseLocalhostClustering(gatewayPort: 0);
+        // The port is a name only: nobody else is in this cluster, and other users of the machine have no business in it.
+        silo.Configure<EndpointOptions>(endpoint => endpoint.SiloListeningEndpoint = new IPEndPoint(IPAddress.Loopback, 0));
+        silo.Configure<SiloConnectionOptions>(options => options.ConfigureSiloInboundConnection(inbound => inbound.Run(connection =>
+        {
+            connection.Abort();
+            return Task.CompletedTask;
+        })));
+        silo.Services.AddSingleton(_ => new SqliteStore(home.Database));
+        silo.Services.AddGrainStorage(ProviderConstants.DEFAULT_STORAGE_PROVIDER_NAME, (services, _) => new SqliteGrainStorage(services.GetRequiredService<SqliteStore>()));
+        silo.AddReminders();
+        silo.Services.AddSingleton<IReminderTable, SqliteReminders>();
+    }
+
+    private static void Join(ISiloBuilder silo, CoordinatorCluster cluster)
+    {
+        silo.Configure<ClusterOptions>(options => options.ClusterId = options.ServiceId = cluster.Name);
+        silo.Configure<EndpointOptions>(endpoint =>
+        {
+            endpoint.AdvertisedIPAddress = cluster.Silo.Address;
+            endpoint.SiloPort = cluster.Silo.Port;
+            endpoint.GatewayPort = 0;
+        });
+        if (cluster.Certificate is { } own)
+        {
+            // All coordinators have the same certificate: who holds its key is one of them.
+            silo.UseTls(own, tls =>
+            {
+                tls.ClientCertificateMode = Orleans.Connections.Security.RemoteCertificateMode.RequireCertificate;
+                tls.RemoteCertificateValidation = (theirs, _, _) => theirs.RawDataMemory.Span.SequenceEqual(own.RawDataMemory.Span);
+                tls.OnAuthenticateAsClient = (_, client) => client.TargetHost = cluster.Name;
+            });
+        }
+        silo.UseAdoNetClustering(options => (options.Invariant, options.ConnectionString) = (Invariant, cluster.Database));
+        silo.AddAdoNetGrainStorageAsDefault(options =>
+            (options.Invariant, options.ConnectionString, options.GrainStorageSerializer) = (Invariant, cluster.Database, new StateJson()));
+        silo.UseAdoNetReminderService(options => (options.Invariant, options.ConnectionString) = (Invariant, cluster.Database));
+    }
+}
