@@ -1,14 +1,27 @@
 #!/usr/bin/env bash
 # Builds what is missing or out of date: system packages (as root), npm packages, native/ and the managed code.
-# Usage: scripts/build.sh [all]   'all' builds the tests too. Progress goes to stderr.
+# Usage: scripts/build.sh [all] [auto|packages|embedded]   'all' builds the tests too; the other word, or ORLEANS_ENGINE, is the
+# engine that runs the grains (docs/adr/0005-engines.md): auto, the default, takes the Orleans packages when the feed has them.
+# Progress goes to stderr.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-what=${1:-trainer}
 export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
+
+what=trainer asked=${ORLEANS_ENGINE:-auto}
+for argument in "$@"; do
+  case $argument in
+    all|trainer) what=$argument ;;
+    *) asked=$argument ;;
+  esac
+done
+case $asked in
+  auto|packages|embedded) ;;
+  *) fail "The engine is auto, packages or embedded, not \"$asked\"." ;;
+esac
 
 command -v dotnet >/dev/null || fail "The .NET 10 SDK is missing: install it from https://dot.net and run this again."
 dotnet --list-sdks | grep -q '^10\.' || fail "The .NET 10 SDK is missing (found: $(dotnet --list-sdks | tr '\n' ' ')): install it from https://dot.net."
@@ -52,6 +65,40 @@ managed() {
   dotnet restore "$target" && dotnet build "$target" -c Release -m:2 --no-restore -v minimal
 }
 
+# Projects read the engine in artifacts/.engine, which counts as a source.
+use() { export ORLEANS_ENGINE=$1; [ "$(cat artifacts/.engine 2>/dev/null)" = "$1" ] || echo "$1" > artifacts/.engine; }
+
+choose_engine() {
+  local found=artifacts/.engine-found
+  if [ "$asked" = auto ] && changed "$found" Directory.Packages.props src/Contracts/Trainer.Contracts.csproj src/Coordinator/Trainer.Coordinator.csproj; then
+    say "Asking the feed for the Orleans packages ..."
+    if timeout 120 dotnet restore src/Coordinator/Trainer.Coordinator.csproj -p:OrleansEngine=packages --artifacts-path artifacts/probe > artifacts/engine.log 2>&1; then
+      say "It has them: Microsoft Orleans runs the grains."
+      echo packages > "$found"
+    else
+      say "It does not (artifacts/engine.log): the embedded engine runs the grains."
+      echo embedded > "$found"
+    fi
+  fi
+  if [ "$asked" = auto ]; then use "$(cat "$found")"; else use "$asked"; fi
+}
+
+managed_step() { # stamp, title, target, sources...
+  local stamp=$1 title=$2 target=$3; shift 3
+  changed "$stamp" "$@" || return 0
+  if [ "$asked" = auto ] && [ "$ORLEANS_ENGINE" = packages ]; then
+    if (step "$stamp" "$title with the Orleans packages" artifacts/managed.log managed "$target"); then
+      return 0
+    fi
+    say "That failed; trying the embedded engine."
+    use embedded
+    step "$stamp" "$title" artifacts/managed.log managed "$target"
+    echo embedded > artifacts/.engine-found
+  else
+    step "$stamp" "$title ($ORLEANS_ENGINE engine)" artifacts/managed.log managed "$target"
+  fi
+}
+
 mkdir -p artifacts
 exec 9> artifacts/.lock
 flock 9
@@ -61,9 +108,9 @@ if changed artifacts/.system scripts/build.sh; then
 fi
 changed artifacts/.npm package-lock.json || [ ! -d node_modules ] && step artifacts/.npm "Restoring npm packages" artifacts/npm.log npm ci --no-audit --no-fund --omit=optional
 changed artifacts/.native native && step artifacts/.native "Building native code" artifacts/native.log native
-managed_sources=(src global.json Directory.Build.props Directory.Packages.props .editorconfig artifacts/.native)
+choose_engine
+managed_sources=(src global.json Directory.Build.props Directory.Build.targets Directory.Packages.props .editorconfig artifacts/.native artifacts/.engine)
 if [ "$what" = all ]; then
-  changed artifacts/.tests "${managed_sources[@]}" tests && step artifacts/.tests "Building managed code and tests" artifacts/managed.log managed Trainer.sln
+  managed_step artifacts/.tests "Building managed code and tests" Trainer.sln "${managed_sources[@]}" tests
 fi
-changed artifacts/.managed "${managed_sources[@]}" && step artifacts/.managed "Building managed code" artifacts/managed.log managed src/Trainer/Trainer.csproj
-exit 0
+managed_step artifacts/.managed "Building managed code" src/Trainer/Trainer.csproj "${managed_sources[@]}"

@@ -1,3 +1,4 @@
+using System.Data.Common;
 using System.Net;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
@@ -31,6 +32,14 @@ public sealed record CoordinatorCluster
             return name is null && silo is null && certificate is null && key is null
                 ? null
                 : throw new ConfigException("--cluster, --silo, --silo-certificate and --silo-key need --database, or TRAINER_DATABASE: coordinators find each other in a database");
+        }
+        try
+        {
+            _ = new DbConnectionStringBuilder { ConnectionString = database };
+        }
+        catch (ArgumentException)
+        {
+            throw new ConfigException("--database, or TRAINER_DATABASE, is no connection string; \"Host=...;Database=...;Username=...;Password=...\" is expected");
         }
         IPEndPoint endpoint = Parse(silo ?? $"127.0.0.1:{DefaultPort}");
         if (certificate is null && !IPAddress.IsLoopback(endpoint.Address))

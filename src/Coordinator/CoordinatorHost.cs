@@ -1,3 +1,4 @@
+using System.Data.Common;
 using System.Globalization;
 using System.Net;
 using Microsoft.AspNetCore.Builder;
@@ -7,6 +8,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Orleans;
+using Orleans.Runtime;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -32,7 +34,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
 
     /// <summary>Starts to answer on the socket.</summary>
     /// <exception cref="CoordinatorRunningException">Another process serves this home.</exception>
-    /// <exception cref="ConfigException">A cluster is asked for and the engine of this build has none.</exception>
+    /// <exception cref="ConfigException">The cluster cannot be joined, or the engine of this build has none.</exception>
     public static async Task<CoordinatorHost> StartAsync(TrainerHome home, CoordinatorOptions options,
         CoordinatorEndpoints? endpoints = null, CoordinatorCluster? cluster = null, CancellationToken cancellationToken = default)
     {
@@ -48,9 +50,14 @@ public sealed class CoordinatorHost : IAsyncDisposable
             File.SetUnixFileMode(home.Socket, OwnerOnly);
             return new CoordinatorHost(home, app, held);
         }
-        catch
+        catch (Exception error)
         {
             await held.DisposeAsync();
+            if (cluster is not null && error is DbException or OrleansException)
+            {
+                throw new ConfigException($"the cluster cannot be joined: {error.Message}; its database must answer and hold Orleans' tables, "
+                    + "and after the death of all its coordinators one must start where it was (--silo)");
+            }
             throw;
         }
     }

@@ -3,6 +3,7 @@ using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 using Orleans;
 using Orleans.Configuration;
 using Orleans.Dashboard;
@@ -20,18 +21,24 @@ internal static class Silo
     private const string Invariant = "Npgsql";
 
     /// <param name="cluster">Null: this coordinator is alone and keeps its state in its home.</param>
-    public static void AddSilo(this IHostApplicationBuilder builder, TrainerHome home, CoordinatorCluster? cluster) => builder.UseOrleans(silo =>
+    public static void AddSilo(this IHostApplicationBuilder builder, TrainerHome home, CoordinatorCluster? cluster)
     {
-        if (cluster is null)
+        // They advise another garbage collector, and warn of time before they began.
+        builder.Logging.AddFilter("Orleans.Runtime.Silo", LogLevel.Error);
+        builder.Logging.AddFilter("Orleans.Runtime.Watchdog", LogLevel.Error);
+        builder.UseOrleans(silo =>
         {
-            BeAlone(silo, home);
-        }
-        else
-        {
-            Join(silo, cluster);
-        }
-        silo.AddDashboard();
-    });
+            if (cluster is null)
+            {
+                BeAlone(silo, home);
+            }
+            else
+            {
+                Join(silo, cluster);
+            }
+            silo.AddDashboard();
+        });
+    }
 
     /// <summary>Orleans' dashboard; endpoints without an <see cref="Operation"/> are for admins.</summary>
     public static void MapSilo(this WebApplication app) => app.MapOrleansDashboard("/orleans");

@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Collections.Immutable;
 using System.Reflection;
 using System.Runtime.CompilerServices;
@@ -37,6 +38,12 @@ public sealed class SerializationTests
         if (type.IsEnum)
         {
             return Enum.GetValues(type).GetValue(Enum.GetValues(type).Length - 1)!;
+        }
+        if (type.IsAssignableTo(typeof(IDictionary)))
+        {
+            var map = (IDictionary)Activator.CreateInstance(type)!;
+            map.Add(Filled(type.GetGenericArguments()[0]), Filled(type.GetGenericArguments()[1]));
+            return map;
         }
         if (type.IsGenericType)
         {
