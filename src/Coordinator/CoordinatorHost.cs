@@ -55,7 +55,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
             await held.DisposeAsync();
             if (cluster is not null && error is DbException or OrleansException)
             {
-                throw new ConfigException($"the cluster cannot be joined: {error.Message}; its database must answer and hold Orleans' tables, "
+                throw new ConfigException($"the cluster cannot be joined: {error.Message.Split('\n')[0]}; its database must answer and hold Orleans' tables, "
                     + "and after the death of all its coordinators one must start where it was (--silo)");
             }
             throw;
