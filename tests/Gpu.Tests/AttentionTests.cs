@@ -81,8 +81,10 @@ public sealed class AttentionTests
         using CudaGraph graph = CudaGraph.Capture(() =>
         {
             inside = Cuda.CurrentStream(Gpu.Device);
-            output = Attend(inputs);
-            gradients = autograd.grad([output], inputs, [upstream]);
+            // Leaves belong to the stream on which they were made.
+            Tensor[] leaves = [.. inputs.Select(x => x.detach().requires_grad_(true))];
+            output = Attend(leaves);
+            gradients = autograd.grad([output], leaves, [upstream]);
         });
         Assert.NotEqual(outside, inside);
         Assert.Equal(outside, Cuda.CurrentStream(Gpu.Device));

@@ -21,6 +21,16 @@ Device current_device() {
     return d;
 }
 
+namespace {
+
+// Cut where it is too long; what is left of the target is zero already.
+template <size_t Size>
+void copy_text(char (&target)[Size], const char* text) {
+    std::memcpy(target, text, strnlen(text, Size - 1));
+}
+
+}  // namespace
+
 void describe(tn_cuda_info& info) {
     info.built = 1;
     info.runtime_version = CUDART_VERSION;
@@ -33,14 +43,14 @@ void describe(tn_cuda_info& info) {
     if (error == cudaSuccess) error = cudaGetDeviceProperties(&properties, device);
     (void)cudaGetLastError();
     if (error != cudaSuccess) {
-        std::strncpy(info.problem, cudaGetErrorString(error), sizeof info.problem - 1);
+        copy_text(info.problem, cudaGetErrorString(error));
         return;
     }
     info.major = properties.major;
     info.minor = properties.minor;
     info.multiprocessors = properties.multiProcessorCount;
     info.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
-    std::strncpy(info.name, properties.name, sizeof info.name - 1);
+    copy_text(info.name, properties.name);
     info.has_image = has_image();
 }
 

@@ -74,11 +74,12 @@ public static class KernelCheck
 
         (Tensor Master, double Milliseconds) Stepped(Device device)
         {
-            var parameter = new Parameter(start.to(device));
+            var parameter = new Parameter(start.to(device).clone());
             using var optimizer = new Training.AdamW([new NamedTensor("x", parameter, 0, Width)], new OptimizerConfig { LearningRate = 1e-2 });
             for (int step = 1; step <= 2; step++)
             {
-                parameter.grad = gradient.to(device);
+                // A copy: the optimizer zeroes it.
+                parameter.grad = gradient.to(device).clone();
                 optimizer.AccumulateGradients();
                 optimizer.Step(step, 1e-2, 0.5);
             }
