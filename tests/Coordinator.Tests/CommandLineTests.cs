@@ -169,7 +169,12 @@ public sealed class CommandLineTests : IAsyncLifetime
 
     private Process StartIn(string home, string[] arguments, string? coordinator = null)
     {
-        var start = new ProcessStartInfo(Path.Combine(AppContext.BaseDirectory, "trainer"), arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
+        // A shell in the background ignores SIGINT and bequeaths that; a person's terminal does not.
+        var start = new ProcessStartInfo("env", ["--default-signal=INT", Path.Combine(AppContext.BaseDirectory, "trainer"), .. arguments])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
         start.Environment["TRAINER_HOME"] = home;
         start.Environment["TRAINER_COORDINATOR"] = coordinator;
         start.Environment["TRAINER_RANK_COMMAND"] = _home.Rank;

@@ -105,10 +105,14 @@ public sealed class TestHome : IDisposable
         }
     }
 
-    /// <summary>Processes of an attempt, as /proc knows them.</summary>
-    public int[] Pids(JobId job, int attempt) => [.. Directory.EnumerateDirectories("/proc")
-        .Select(folder => int.TryParse(Path.GetFileName(folder), CultureInfo.InvariantCulture, out int pid) ? pid : 0)
-        .Where(pid => pid > 0 && CommandOf(pid).StartsWith($"/bin/sh\0{Rank}\0--job-dir\0{Home.Job(job).Directory}\0--attempt\0{attempt}\0", StringComparison.Ordinal))];
+    /// <summary>Processes of an attempt, as /proc knows them; not what a rank has just forked, which has its name until it is something else.</summary>
+    public int[] Pids(JobId job, int attempt)
+    {
+        int[] named = [.. Directory.EnumerateDirectories("/proc")
+            .Select(folder => int.TryParse(Path.GetFileName(folder), CultureInfo.InvariantCulture, out int pid) ? pid : 0)
+            .Where(pid => pid > 0 && CommandOf(pid).StartsWith($"/bin/sh\0{Rank}\0--job-dir\0{Home.Job(job).Directory}\0--attempt\0{attempt}\0", StringComparison.Ordinal))];
+        return [.. named.Where(pid => !named.Contains(ParentOf(pid)))];
+    }
 
     /// <summary>Ranks that a test left behind end by themselves when their folder is gone.</summary>
     public void Dispose()
@@ -121,6 +125,20 @@ public sealed class TestHome : IDisposable
         {
             // One of them has just written something.
             Directory.Delete(Root, recursive: true);
+        }
+    }
+
+    private static int ParentOf(int pid)
+    {
+        try
+        {
+            // "pid (name) state parent ...": the name may hold anything.
+            string stat = File.ReadAllText($"/proc/{pid}/stat");
+            return int.Parse(stat[(stat.LastIndexOf(')') + 2)..].Split(' ')[1], CultureInfo.InvariantCulture);
+        }
+        catch (IOException)
+        {
+            return 0;
         }
     }
 
