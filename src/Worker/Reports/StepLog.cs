@@ -29,6 +29,30 @@ public static class StepLog
         return [.. StepLog<MetricsRecord>.ReadLines(file, ReportsJson.Default.MetricsRecord).Select(line => line.Record)];
     }
 
+    /// <summary>
+    /// A coordinator that shares this folder points a job's files to those of an attempt elsewhere: whoever writes here first takes a
+    /// copy, and that attempt's stay as they are.
+    /// </summary>
+    public static void Own(string path)
+    {
+        var file = new FileInfo(path);
+        if (file.LinkTarget is null)
+        {
+            return;
+        }
+
+        if (file.ResolveLinkTarget(returnFinalTarget: true) is { Exists: true } there)
+        {
+            string copy = path + ".own";
+            File.Copy(there.FullName, copy, overwrite: true);
+            File.Move(copy, path, overwrite: true);
+        }
+        else
+        {
+            file.Delete();
+        }
+    }
+
     /// <summary>Opens or creates the file to go on after <paramref name="step"/>: later lines and a torn last line are cut off.</summary>
     /// <exception cref="InvalidDataException">A line is not a record.</exception>
     private static StepLog<T> Open<T>(string path, JsonTypeInfo<T> type, long step)
@@ -39,6 +63,7 @@ public static class StepLog
             Directory.CreateDirectory(directory);
         }
 
+        Own(path);
         FileStream file = new(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, bufferSize: 0);
         try
         {

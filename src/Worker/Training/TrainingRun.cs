@@ -395,6 +395,7 @@ public sealed class TrainingRun : IDisposable
         byte[] history = Wait(TrainingState.RestoreAsync(_optimizer, reader, manifest, CancellationToken.None));
         if (IsLead)
         {
+            StepLog.Own(_files.Metrics);
             File.WriteAllBytes(_files.Metrics, history);
         }
 

@@ -30,6 +30,32 @@ public sealed class StepLogTests : IDisposable
             Read().Select(r => (r.Step, BitConverter.DoubleToInt64Bits(r.Loss), r.EvalLoss, r.GradNorm)));
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void What_another_attempt_wrote_stays_as_it_is(bool exists)
+    {
+        string other = _directory.File("attempt-1/metrics.jsonl");
+        using (StepLog<MetricsRecord> log = StepLog.Metrics(other, 0))
+        {
+            log.Append(Record(1));
+            log.Append(Record(2));
+        }
+        byte[] before = File.ReadAllBytes(other);
+        Directory.CreateDirectory(System.IO.Path.GetDirectoryName(Path)!);
+        File.CreateSymbolicLink(Path, exists ? other : other + ".gone");
+
+        using (StepLog<MetricsRecord> log = Open(1))
+        {
+            log.Append(Record(2) with { Loss = 9 });
+        }
+
+        Assert.Equal(before, File.ReadAllBytes(other));
+        Assert.Null(new FileInfo(Path).LinkTarget);
+        Assert.Equal(exists ? [1, 2] : [2], Read().Select(record => record.Step));
+        Assert.Equal(9, Read()[^1].Loss);
+    }
+
     [Fact]
     public void A_line_is_one_snake_case_object()
     {
