@@ -52,7 +52,7 @@ public sealed class StepLogTests : IDisposable
 
         Assert.Equal(before, File.ReadAllBytes(other));
         Assert.Null(new FileInfo(Path).LinkTarget);
-        Assert.Equal(exists ? [1, 2] : [2], Read().Select(record => record.Step));
+        Assert.Equal(exists ? new long[] { 1, 2 } : [2], Read().Select(record => record.Step));
         Assert.Equal(9, Read()[^1].Loss);
     }
 
