@@ -29,7 +29,7 @@ public sealed class SecretTests
         }, "worker", "--name", "w1", "--slots", "1");
         var answers = new List<string>();
         place.Environment["TRAINER_TOKEN"] = "trn_wrong-secret-token";
-        await Cluster.UntilAsync(async () => await AskAsync("list") == 4, "a coordinator that refuses the token");
+        await Cluster.UntilAsync(async () => await AskAsync("list") == 4 && answers[^1].Contains("a valid token is needed", StringComparison.Ordinal), "a coordinator that refuses the token");
         place.Environment["TRAINER_TOKEN"] = user;
         Assert.Equal(0, await AskAsync("submit", TinyJob.File, "--set", "checkpoint.store=azblob://box/tiny"));
 
