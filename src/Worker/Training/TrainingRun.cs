@@ -6,6 +6,7 @@ using Trainer.Worker.Data;
 using Trainer.Worker.Distributed;
 using Trainer.Worker.Export;
 using Trainer.Worker.Model;
+using Trainer.Worker.Reports;
 using TorchSharp;
 using TorchSharp.Extras;
 using static TorchSharp.torch;
