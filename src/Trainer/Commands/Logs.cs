@@ -45,7 +45,8 @@ internal static class Logs
                         {
                             return options.GetValue(follow) ? ExitCode.Of(job.Status) : ExitCode.Succeeded;
                         }
-                        await JobNews.WaitAsync(client, job, [tail!], cancellationToken);
+                        // A job that waits has no attempt yet, and nothing to read.
+                        await JobNews.WaitAsync(client, job, tail is null ? [] : [tail], cancellationToken);
                         job = await client.GetAsync(job.Id.Value, cancellationToken);
                     }
                     catch (CoordinatorException error) when (error.Status is null && options.GetValue(follow))
