@@ -226,8 +226,10 @@ public sealed partial class JobGrain(
         RankState? lead = sights.SelectMany(sight => sight.Ranks).FirstOrDefault(rank => rank.Name.Rank == 0);
         if ((lead?.Result?.Checkpoints ?? lead?.Report?.Checkpoints) is { } report && (job.Attempt, report.Revision) is var told && told != _catalogued)
         {
+            long start = time.GetTimestamp();
             await GrainFactory.GetGrain<ICheckpointsGrain>(Id.Value).Commit(job.Attempt, report);
             _catalogued = told;
+            RemarkIfSlow(start);
         }
     }
 
@@ -266,11 +268,7 @@ public sealed partial class JobGrain(
         {
             long start = time.GetTimestamp();
             await StoreAsync(after);
-            TimeSpan took = time.GetElapsedTime(start);
-            if (took > s_slowStore)
-            {
-                state.State.Job = JobLifecycle.Apply(after, new StoreWasSlow(time.GetUtcNow(), took)).Job;
-            }
+            RemarkIfSlow(start);
             if (before.Status != after.Status)
             {
                 LogTransition(Id, before.Status, after.Status, after.Attempt, after.History[^1].Text);
@@ -302,6 +300,16 @@ public sealed partial class JobGrain(
     private static bool IsDurable(JobRecord before, JobRecord after) =>
         before.Status != after.Status || before.Attempt != after.Attempt || before.PrioritySet != after.PrioritySet
         || before.LastCheckpointStep != after.LastCheckpointStep || before.History != after.History;
+
+    /// <summary>A note of a database that kept the job waiting; it is stored with whatever is stored next.</summary>
+    private void RemarkIfSlow(long start)
+    {
+        TimeSpan took = time.GetElapsedTime(start);
+        if (took > s_slowStore && Job is { } job)
+        {
+            state.State.Job = JobLifecycle.Apply(job, new StoreWasSlow(time.GetUtcNow(), took)).Job;
+        }
+    }
 
     private async Task StoreAsync(JobRecord next)
     {
