@@ -18,9 +18,10 @@ internal sealed record Operation(string Summary)
     /// <summary>JSON of the answer; null: see <see cref="ContentType"/>.</summary>
     public JsonTypeInfo? Answer { get; init; }
 
-    /// <summary>Of an answer, or of a body without <see cref="Request"/>, that is no JSON.</summary>
+    /// <summary>Of an answer that is no JSON.</summary>
     public string? ContentType { get; init; }
 
+    /// <summary>The body is plain bytes.</summary>
     public bool TakesBytes { get; init; }
 
     /// <summary>What may follow the question mark, each with a line about it.</summary>
