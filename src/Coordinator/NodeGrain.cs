@@ -93,6 +93,8 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
         return Task.FromResult(Sight(name => name.Job == job && name.Attempt <= upTo));
     }
 
+    public Task<NodeSight> Look(JobId job) => Task.FromResult(Sight(name => name.Job == job));
+
     public async Task Drain(bool drain)
     {
         state.State.Drained = drain;
@@ -138,6 +140,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
             LastStrike = Strikes > 0 ? _lastStrike : null,
             Ranks = [.. live],
             Version = report.Version,
+            Used = live.Length,
         });
     }
 

@@ -1,6 +1,7 @@
 using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.Hosting;
 using Orleans.Embedded;
+using Orleans.Hosting;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -16,8 +17,11 @@ internal static class Silo
             throw new ConfigException("--database needs the Orleans packages, and this build runs grains with the embedded engine, which is alone on its machine; "
                 + "build with ORLEANS_ENGINE=packages on a feed that has them");
         }
-        builder.UseOrleans(silo => silo.UseEmbeddedStorage(home.Database));
+        builder.UseOrleans(silo => silo.UseEmbeddedStorage(home.Database).AddIncomingGrainCallFilter<GrainStatistics>());
     }
+
+    /// <summary>Where the engine shows its grains itself.</summary>
+    public const string? Page = null;
 
     /// <summary>It shows nothing of its own.</summary>
     public static void MapSilo(this WebApplication app)
