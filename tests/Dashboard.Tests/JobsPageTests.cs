@@ -1,13 +1,14 @@
 using System.Diagnostics;
 using Microsoft.Playwright;
 using Trainer.Contracts;
+using Xunit.Abstractions;
 using static Microsoft.Playwright.Assertions;
 
 namespace Dashboard.Tests;
 
 /// <summary>The list of jobs: what it shows, what may be done in it, and that thousands of jobs change nothing.</summary>
 [Collection(SharedSite.Name)]
-public sealed class JobsPageTests(SiteFixture fixture)
+public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
 {
     private const int Many = 5000;
 
@@ -32,6 +33,7 @@ public sealed class JobsPageTests(SiteFixture fixture)
             paints.Add(await visit.Page.EvaluateAsync<double>("performance.getEntriesByName('first-contentful-paint')[0].startTime"));
         }
 
+        output.WriteLine(FormattableString.Invariant($"first paint after {string.Join(", ", paints)} ms, {transferred / 1024:0} KiB"));
         Assert.InRange(paints.Max(), 1, 1000);
         // Some of it is counted twice, as it comes and when it is there.
         Assert.InRange(transferred, 10_000, 300 * 1024);
@@ -44,7 +46,7 @@ public sealed class JobsPageTests(SiteFixture fixture)
         await using Visit visit = await fixture.Browser.VisitAsync(Site, "admin");
         IPage page = visit.Page;
         // It runs long enough to be paused while it does.
-        JobView running = await Site.SubmitAsync("acts", "training.steps=100000", "evaluation.every=0", "samples.every=0");
+        JobView running = await Site.SubmitAsync("acts", "training.steps=100000", "evaluation.every=100000", "samples.every=100000");
         JobView waiting = await Site.SubmitAsync("waits");
         await page.Locator($"[data-state=running]").First.WaitForAsync();
         await Expect(Row(waiting)).ToContainTextAsync("Queued");
@@ -131,7 +133,7 @@ public sealed class JobsPageTests(SiteFixture fixture)
     public async Task Five_thousand_jobs_are_listed_searched_and_scrolled_without_lag()
     {
         await using Site big = await Site.StartAsync();
-        await Parallel.ForEachAsync(Enumerable.Range(0, Many), new ParallelOptions { MaxDegreeOfParallelism = 16 }, async (i, _) =>
+        await Parallel.ForEachAsync(Enumerable.Range(0, Many), new ParallelOptions { MaxDegreeOfParallelism = 64 }, async (i, _) =>
             await big.SubmitAsync("alpha", paused: i % 50 != 0, $"job-{i % 97}"));
         await using Visit visit = await fixture.Browser.VisitAsync(big);
         IPage page = visit.Page;
@@ -166,9 +168,13 @@ public sealed class JobsPageTests(SiteFixture fixture)
         double scrolling = await page.EvaluateAsync<double>("""
             async () => {
               const took = [];
+              let start = 0;
               for (let i = 0; i < 60; i++) {
+                await new Promise(requestAnimationFrame);
+                // What the list does comes between these two.
+                requestAnimationFrame(() => { start = performance.now(); });
                 scrollTo(0, i * 4000);
-                const start = performance.now();
+                dispatchEvent(new Event("scroll"));
                 await new Promise(requestAnimationFrame);
                 document.body.offsetHeight;
                 took.push(performance.now() - start);
@@ -176,8 +182,9 @@ public sealed class JobsPageTests(SiteFixture fixture)
               return took.sort((a, b) => a - b)[30];
             }
             """);
+        output.WriteLine(FormattableString.Invariant($"{Many} jobs: {typing:0.0} ms a letter of the search, {scrolling:0.0} ms a screen of scrolling"));
         Assert.InRange(typing, 0, 100);
-        Assert.InRange(scrolling, 0, 50);
+        Assert.InRange(scrolling, 0, 16);
         await page.EvaluateAsync("scrollTo(0, document.body.scrollHeight)");
         await Expect(page.Locator(".rows > .row[aria-rowindex='5001']")).ToBeVisibleAsync();
         Assert.Empty(visit.Problems);

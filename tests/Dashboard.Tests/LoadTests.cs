@@ -20,7 +20,7 @@ public sealed class LoadTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task Two_hundred_open_pages_cost_half_a_core_and_200_MiB_at_most()
     {
-        JobView job = await Site.SubmitAsync("watched", "training.steps=100000", "evaluation.every=0", "samples.every=0");
+        JobView job = await Site.SubmitAsync("watched", "training.steps=100000", "evaluation.every=100000", "samples.every=100000");
         await Site.UntilAsync(job.Id, view => view.Step > 5);
         using var http = new HttpClient(new SocketsHttpHandler { MaxConnectionsPerServer = 1000 }) { BaseAddress = Site.Address, Timeout = TimeSpan.FromMinutes(5) };
         http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", "alpha");

@@ -12,7 +12,7 @@ public sealed class ReconnectTests(SiteFixture fixture)
     public async Task Open_pages_go_on_after_a_restart_and_nobody_signs_in_again()
     {
         await using Site site = await Site.StartAsync();
-        JobView job = await site.SubmitAsync("outlives", "training.steps=100000", "evaluation.every=0", "samples.every=0");
+        JobView job = await site.SubmitAsync("outlives", "training.steps=100000", "evaluation.every=100000", "samples.every=100000");
         await site.UntilAsync(job.Id, view => view.Step > 3);
         await using Visit list = await fixture.Browser.VisitAsync(site);
         IPage page = await list.Context.NewPageAsync();

@@ -67,7 +67,8 @@ export function chartsView(now, change) {
   }
 
   let frame = null;
-  const soon = () => { frame ??= setTimeout(() => { frame = null; if (!over) draw(); }, 80); };
+  // Some times a second are enough for an eye; what is said in words is told at once.
+  const soon = () => { frame ??= setTimeout(() => { frame = null; if (!over) draw(); }, 250); };
 
   function choose(from, to) {
     if (from !== null && settings.byTime) [from, to] = [stepAt(from), stepAt(to)];
