@@ -20,7 +20,7 @@ public sealed class ClusterPageTests(SiteFixture fixture)
         await visit.Page.GetByRole(AriaRole.Dialog).GetByRole(AriaRole.Button, new() { Name = "Drain" }).ClickAsync();
         await Expect(node).ToContainTextAsync("drained");
         JobView waiting = await fixture.Site.SubmitAsync("alpha", false, "queues");
-        await Expect(visit.Page.GetByRole(AriaRole.Region, new() { Name = "Queue" })).ToContainTextAsync(waiting.Id.Value);
+        await Expect(visit.Page.Locator(".scroll[aria-label=Queue]")).ToContainTextAsync(waiting.Id.Value);
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Undrain local" }).ClickAsync();
         await visit.Page.GetByRole(AriaRole.Dialog).GetByRole(AriaRole.Button, new() { Name = "Undrain" }).ClickAsync();
         await Expect(node).ToContainTextAsync("ready");
@@ -47,7 +47,7 @@ public sealed class ClusterPageTests(SiteFixture fixture)
     {
         await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site, "admin");
         await visit.GoAsync("/cluster");
-        ILocator grains = visit.Page.GetByRole(AriaRole.Region, new() { Name = "Grains" });
+        ILocator grains = visit.Page.Locator(".scroll[aria-label=Grains]");
         foreach (string grain in new[] { "job", "jobindex", "node", "queue" })
         {
             ILocator row = grains.Locator("tr", new() { Has = visit.Page.GetByRole(AriaRole.Rowheader, new() { Name = grain, Exact = true }) });

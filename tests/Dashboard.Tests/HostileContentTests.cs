@@ -17,7 +17,7 @@ public sealed class HostileContentTests(SiteFixture fixture)
     [Fact]
     public async Task A_log_is_text_whatever_is_in_it()
     {
-        JobView job = await Site.SubmitAsync("hostile-log", "training.steps=2");
+        JobView job = await Site.SubmitAsync("hostile-log", "training.steps=4");
         await Site.UntilAsync(job.Id, JobStatus.Succeeded);
         await using (FileStream log = new(Site.Place.Files.Job(job.Id).Attempt(1).Stdout, FileMode.Append, FileAccess.Write, FileShare.ReadWrite))
         {
@@ -50,24 +50,24 @@ public sealed class HostileContentTests(SiteFixture fixture)
     [Fact]
     public async Task Samples_prompts_and_configurations_are_text()
     {
-        JobView job = await Site.SubmitAsync("hostile-samples", "training.steps=2", "samples.every=1", $"samples.prompts=[{JsonSerializer.Serialize(Html)}]");
+        JobView job = await Site.SubmitAsync("hostile-samples", "training.steps=4", "samples.every=1", $"samples.prompts=[{JsonSerializer.Serialize(Html)}]");
         await Site.UntilAsync(job.Id, JobStatus.Succeeded);
         string[] lines =
         [
-            JsonSerializer.Serialize(new { step = 3, prompt = Html, text = Html + "\n\u001b[31mred\u001b[0m" }),
-            "{\"step\": 4, \"prompt\": {\"toString\": 1}, \"text\": [\"<b>x</b>\"]}",
+            JsonSerializer.Serialize(new { step = 5, prompt = Html, text = Html + "\n\u001b[31mred\u001b[0m" }),
+            "{\"step\": 6, \"prompt\": {\"toString\": 1}, \"text\": [\"<b>x</b>\"]}",
             "not json", "[]", "null", "{\"step\": \"5\", \"prompt\": \"p\", \"text\": \"t\"}",
-            JsonSerializer.Serialize(new { step = 6, prompt = "long", text = new string('y', 1 << 20) }),
+            JsonSerializer.Serialize(new { step = 7, prompt = "long", text = new string('y', 1 << 20) }),
         ];
         await File.AppendAllLinesAsync(Site.Place.Files.Job(job.Id).Samples, lines);
         await using Visit visit = await fixture.Browser.VisitAsync(Site);
         await visit.GoAsync($"/jobs/{job.Id}?tab=samples");
         ILocator step = visit.Page.GetByLabel("Step", new() { Exact = true });
-        await Expect(visit.Page.Locator("output")).ToHaveTextAsync("step 6");
+        await Expect(visit.Page.Locator("output")).ToHaveTextAsync("step 7");
         await Expect(visit.Page.Locator(".answer")).ToContainTextAsync("more characters");
         await step.PressAsync("ArrowLeft");
         await step.PressAsync("ArrowLeft");
-        await Expect(visit.Page.Locator("output")).ToHaveTextAsync("step 3");
+        await Expect(visit.Page.Locator("output")).ToHaveTextAsync("step 5");
         await Expect(visit.Page.Locator(".prompt")).ToHaveTextAsync(Html);
         await Expect(visit.Page.Locator(".answer")).ToContainTextAsync("red");
         await HarmlessAsync(visit);

@@ -117,7 +117,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
         ILocator rows = visit.Page.Locator("tbody tr");
         await Expect(rows.First).ToContainTextAsync("30");
         await Expect(visit.Page.Locator("tbody")).ToContainTextAsync("best");
-        IDownload download = await visit.Page.RunAndWaitForDownloadAsync(() => visit.Page.GetByLabel("Download the checkpoint of step 30").ClickAsync());
+        IDownload download = await visit.Page.RunAndWaitForDownloadAsync(() => visit.Page.GetByLabel("Download the checkpoint of step 30 as tar").ClickAsync());
         Assert.Equal($"{fixture.Done}-step-30.tar", download.SuggestedFilename);
         string folder = Site.Place.PathOf("downloaded");
         Directory.CreateDirectory(folder);
@@ -135,7 +135,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
         CheckpointEntry older = (await Site.Client().CheckpointsAsync(fixture.Done.Value)).Checkpoints.First(entry => entry.Status is CheckpointStatus.Committed && entry.Step < 30);
         await Site.Client().JudgeCheckpointAsync(fixture.Done.Value, older.Step, new CheckpointVerdict { Attempt = older.Attempt, Damage = "<b>bits</b> flipped" });
         await Expect(visit.Page.Locator("tbody")).ToContainTextAsync("quarantined<b>bits</b> flipped");
-        await Expect(visit.Page.GetByLabel($"Download the checkpoint of step {older.Step}")).ToHaveCountAsync(0);
+        await Expect(visit.Page.GetByLabel($"Download the checkpoint of step {older.Step} as tar")).ToHaveCountAsync(0);
         Assert.Empty(visit.Problems);
     }
 

@@ -26,7 +26,7 @@ export function checkpointsView(job) {
       h("td.num", null, f.number(entry.eval_loss)), h("td.num", null, f.bytes(entry.bytes)), h("td", null, String(entry.attempt)),
       h("td", { title: f.moment(entry.committed_at) }, entry.committed_at ? f.ago(entry.committed_at) : f.none),
       h("td.num", null, entry.status === "committed"
-        ? h("a.button.small", { href: `${jobPath(job().id)}/checkpoints/${entry.step}/archive`, download: "", "aria-label": `Download the checkpoint of step ${entry.step}` }, svg(icons.down), "tar")
+        ? h("a.button.small", { href: `${jobPath(job().id)}/checkpoints/${entry.step}/archive`, download: "", "aria-label": `Download the checkpoint of step ${entry.step} as tar` }, svg(icons.down), "tar")
         : null))));
   }
 
