@@ -21,7 +21,7 @@ public sealed class ScreenshotTests(SiteFixture fixture)
         await site.UntilAsync(first.Id, JobStatus.Succeeded);
         JobView failed = await site.SubmitAsync("qwen3-bad-path", "data.train[0].path=/data/missing.jsonl");
         await site.UntilAsync(failed.Id, JobStatus.Failed);
-        JobView main = await site.SubmitAsync("qwen3-sft", "training.steps=400", "evaluation.every=20", "checkpoint.every=20", "samples.every=50");
+        JobView main = await site.SubmitAsync("qwen3-sft", "training.steps=3000", "evaluation.every=20", "checkpoint.every=20", "samples.every=50");
         JobFiles files = site.Place.Files.Job(main.Id);
         await Workplace.StepAsync(files, 130);
         LinuxProcesses.Signal(Assert.Single(Workplace.Ranks(files)), LinuxProcesses.Kill);
