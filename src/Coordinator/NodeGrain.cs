@@ -48,15 +48,11 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
 
     public async Task<NodeOrders> Report(NodeReport report)
     {
-        NodeReport? before = _report;
-        _report = report;
-        _heard = time.GetTimestamp();
-        Claim(report);
-        foreach (JobId job in Changed(before, report))
+        // A smaller number after a silence is that of a machine that was started anew.
+        if (_report is not { } last || report.Sequence >= last.Sequence || time.GetElapsedTime(_heard) > options.NodeSilence)
         {
-            await GrainFactory.GetGrain<IJobGrain>(job.Value).Wake();
+            await TakeAsync(report);
         }
-        await OfferAsync(report);
         var known = report.Ranks.Where(rank => rank.Process is not null).Select(rank => rank.Name).ToHashSet();
         return new NodeOrders
         {
@@ -139,6 +135,19 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
             Ranks = [.. live],
             Version = report.Version,
         });
+    }
+
+    private async Task TakeAsync(NodeReport report)
+    {
+        NodeReport? before = _report;
+        _report = report;
+        _heard = time.GetTimestamp();
+        Claim(report);
+        foreach (JobId job in Changed(before, report))
+        {
+            await GrainFactory.GetGrain<IJobGrain>(job.Value).Wake();
+        }
+        await OfferAsync(report);
     }
 
     /// <summary>
