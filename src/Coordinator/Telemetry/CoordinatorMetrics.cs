@@ -19,6 +19,9 @@ public sealed class CoordinatorMetrics
     private static readonly JobStatus[] s_alive = [.. Enum.GetValues<JobStatus>().Where(status => !status.IsTerminal())];
     private static readonly JobStatus[] s_ended = [.. Enum.GetValues<JobStatus>().Where(status => status.IsTerminal())];
 
+    /// <summary>A spelling is looked up by reflection, which thousands of jobs are not worth.</summary>
+    private static readonly Dictionary<JobStatus, string> s_status = Enum.GetValues<JobStatus>().ToDictionary(status => status, status => Spelling.Of(status));
+
     private readonly LiveState _live;
     private readonly CoordinatorOptions _options;
     private readonly TimeProvider _time;
@@ -59,12 +62,12 @@ public sealed class CoordinatorMetrics
             counter.Add(0);
         }
         Array.ForEach(s_endings, ending => _attemptsEnded.Add(0, Tag("class", ending)));
-        Array.ForEach(s_ended, status => _ended.Add(0, Tag("status", Spelling.Of(status))));
+        Array.ForEach(s_ended, status => _ended.Add(0, Tag("status", s_status[status])));
     }
 
     public void Submitted(string pool) => _submitted.Add(1, Tag("pool", pool));
 
-    public void Ended(JobStatus status) => _ended.Add(1, Tag("status", Spelling.Of(status)));
+    public void Ended(JobStatus status) => _ended.Add(1, Tag("status", s_status[status]));
 
     public void Placed(string pool, TimeSpan waited)
     {
@@ -120,7 +123,7 @@ public sealed class CoordinatorMetrics
     private void ObserveJobs(Meter meter)
     {
         meter.CreateObservableGauge("trainer.job.info", () => Running().Select(job => new Measurement<int>(1, Tag("job_id", job.Id.Value), Tag("name", job.Spec.Name),
-            Tag("project", job.Spec.Project), Tag("pool", job.Spec.Pool), Tag("status", Spelling.Of(job.Status)))), description: "Always 1; the labels tell about a job that has an attempt.");
+            Tag("project", job.Spec.Project), Tag("pool", job.Spec.Pool), Tag("status", s_status[job.Status]))), description: "Always 1; the labels tell about a job that has an attempt.");
         Gauge("trainer.job.attempt", job => job.Attempt, null, "Number of the attempt.");
         Gauge("trainer.job.ranks", job => job.Spec.Ranks, null, "Processes that train together.");
         Gauge("trainer.job.step", job => job.Progress?.Step, null, "Optimizer steps done.");
@@ -165,7 +168,7 @@ public sealed class CoordinatorMetrics
     {
         var counts = _live.Jobs.CountBy(job => (job.Spec.Pool, job.Status)).ToDictionary();
         return Pools().SelectMany(pool => s_alive.Select(status =>
-            new Measurement<long>(counts.GetValueOrDefault((pool, status)), Tag("pool", pool), Tag("status", Spelling.Of(status)))));
+            new Measurement<long>(counts.GetValueOrDefault((pool, status)), Tag("pool", pool), Tag("status", s_status[status]))));
     }
 
     private IEnumerable<Measurement<long>> NodesByState()

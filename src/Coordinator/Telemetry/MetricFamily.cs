@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Diagnostics.Metrics;
 
 namespace Trainer.Coordinator.Telemetry;
@@ -11,8 +12,12 @@ internal sealed class MetricFamily
     private readonly Lock _lock = new();
     private readonly Dictionary<KeyValuePair<string, object?>[], Series> _series = new(LabelSets.Comparer);
     private readonly Dictionary<KeyValuePair<string, object?>[], Series>.AlternateLookup<ReadOnlySpan<KeyValuePair<string, object?>>> _find;
-    private readonly bool _adds, _isObserved;
+    private readonly bool _adds;
     private readonly double[]? _bounds;
+
+    /// <summary>Samples of an observed instrument: thousands that live for one collection are written at once.</summary>
+    private readonly ArrayBufferWriter<byte>? _observed;
+    private readonly PrometheusText? _text;
 
     public MetricFamily(Instrument instrument)
     {
@@ -22,9 +27,13 @@ internal sealed class MetricFamily
         Help = instrument.Description ?? "";
         _bounds = kind == typeof(Histogram<>) ? (instrument as Histogram<double>)?.Advice?.HistogramBucketBoundaries?.ToArray() ?? s_usualBounds : null;
         Type = _bounds is not null ? "histogram" : counter ? "counter" : "gauge";
-        _isObserved = instrument.IsObservable;
-        _adds = !_isObserved && kind != typeof(Gauge<>);
+        _adds = kind != typeof(Gauge<>);
         _find = _series.GetAlternateLookup<ReadOnlySpan<KeyValuePair<string, object?>>>();
+        if (instrument.IsObservable)
+        {
+            _observed = new ArrayBufferWriter<byte>();
+            _text = new PrometheusText(_observed, openMetrics: false);
+        }
     }
 
     /// <summary>As Prometheus spells it, without the "_total" of counters.</summary>
@@ -39,6 +48,11 @@ internal sealed class MetricFamily
     {
         lock (_lock)
         {
+            if (_text is not null)
+            {
+                Sample(_text, labels, value);
+                return;
+            }
             if (!_find.TryGetValue(labels, out Series? series))
             {
                 _series.Add(labels.ToArray(), series = new Series(_bounds));
@@ -50,12 +64,9 @@ internal sealed class MetricFamily
     /// <summary>Observed values are those of one collection: what is not observed any more is gone.</summary>
     public void Clear()
     {
-        if (_isObserved)
+        lock (_lock)
         {
-            lock (_lock)
-            {
-                _series.Clear();
-            }
+            _observed?.ResetWrittenCount();
         }
     }
 
@@ -63,16 +74,20 @@ internal sealed class MetricFamily
     {
         lock (_lock)
         {
-            if (_series.Count == 0)
+            if (_series.Count == 0 && _observed is not { WrittenCount: > 0 })
             {
                 return;
             }
             text.Begin(this);
+            if (_observed is not null)
+            {
+                text.Append(_observed.WrittenSpan);
+            }
             foreach ((KeyValuePair<string, object?>[] labels, Series series) in _series)
             {
                 if (_bounds is null)
                 {
-                    text.Sample(Name, Type == "counter" ? "_total" : "", labels, series.Value);
+                    Sample(text, labels, series.Value);
                 }
                 else
                 {
@@ -81,6 +96,9 @@ internal sealed class MetricFamily
             }
         }
     }
+
+    private void Sample(PrometheusText text, ReadOnlySpan<KeyValuePair<string, object?>> labels, double value) =>
+        text.Sample(Name, Type == "counter" ? "_total" : "", labels, value);
 
     private sealed class Series(double[]? bounds)
     {

@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Collections.Concurrent;
 using System.Globalization;
 using System.Text;
 
@@ -14,6 +15,8 @@ internal sealed class PrometheusText(IBufferWriter<byte> output, bool openMetric
     {
         ["s"] = "seconds", ["ms"] = "milliseconds", ["By"] = "bytes", ["1"] = "ratio", ["%"] = "percent",
     };
+
+    private static readonly ConcurrentDictionary<string, string> s_labels = new(StringComparer.Ordinal);
 
     /// <summary>"trainer.queue.wait" in seconds is trainer_queue_wait_seconds; a counter's name has its "_total" in samples only.</summary>
     public static string NameOf(string instrument, string? unit, bool counter)
@@ -33,7 +36,7 @@ internal sealed class PrometheusText(IBufferWriter<byte> output, bool openMetric
         if (family.Help.Length > 0)
         {
             Text($"# HELP {name} ");
-            Escaped(family.Help, quotes: openMetrics);
+            Text(Escaped(family.Help, quotes: openMetrics));
             Text("\n");
         }
         Text($"# TYPE {name} {family.Type}\n");
@@ -44,33 +47,47 @@ internal sealed class PrometheusText(IBufferWriter<byte> output, bool openMetric
     /// <param name="bound">Upper bound of a bucket.</param>
     public void Sample(string name, string suffix, ReadOnlySpan<KeyValuePair<string, object?>> labels, double value, double? bound = null)
     {
-        Text(name);
-        Text(suffix);
+        int most = name.Length + suffix.Length + 64;
+        foreach ((string key, object? label) in labels)
+        {
+            most += (3 * key.Length) + (6 * (LabelOf(label).Length + 1)) + 4;
+        }
+        Span<byte> line = output.GetSpan(most);
+        int at = Encoding.UTF8.GetBytes(name, line);
+        at += Encoding.UTF8.GetBytes(suffix, line[at..]);
         if (labels.Length > 0 || bound is not null)
         {
-            Text("{");
-            bool first = true;
+            line[at++] = (byte)'{';
             foreach ((string key, object? label) in labels)
             {
-                Text(first ? "" : ",");
-                Text(Plain(key));
-                Text("=\"");
-                Escaped(Convert.ToString(label, CultureInfo.InvariantCulture) ?? "", quotes: true);
-                Text("\"");
-                first = false;
+                at += Encoding.UTF8.GetBytes(s_labels.GetOrAdd(key, Plain), line[at..]);
+                "=\""u8.CopyTo(line[at..]);
+                at += Encoding.UTF8.GetBytes(Escaped(LabelOf(label), quotes: true), line[(at + 2)..]) + 2;
+                "\","u8.CopyTo(line[at..]);
+                at += 2;
             }
             if (bound is { } limit)
             {
-                Text(first ? "le=\"" : ",le=\"");
-                Number(limit);
-                Text(openMetrics && double.IsInteger(limit) && Math.Abs(limit) < 1e15 ? ".0\"" : "\"");
+                "le=\""u8.CopyTo(line[at..]);
+                at = Number(limit, line, at + 4);
+                ReadOnlySpan<byte> end = openMetrics && double.IsInteger(limit) && Math.Abs(limit) < 1e15 ? ".0\""u8 : "\""u8;
+                end.CopyTo(line[at..]);
+                at += end.Length;
             }
-            Text("}");
+            else
+            {
+                at--;
+            }
+            line[at++] = (byte)'}';
         }
-        Text(" ");
-        Number(value);
-        Text("\n");
+        line[at++] = (byte)' ';
+        at = Number(value, line, at);
+        line[at++] = (byte)'\n';
+        output.Advance(at);
     }
+
+    /// <summary>Samples that are written already.</summary>
+    public void Append(ReadOnlySpan<byte> samples) => output.Write(samples);
 
     public void End() => Text(openMetrics ? "# EOF\n" : "");
 
@@ -85,28 +102,38 @@ internal sealed class PrometheusText(IBufferWriter<byte> output, bool openMetric
         return char.IsAsciiDigit(plain[0]) ? "_" + plain : plain;
     }
 
-    private void Number(double value)
+    private static string LabelOf(object? label) => label as string ?? Convert.ToString(label, CultureInfo.InvariantCulture) ?? "";
+
+    /// <returns>Where the line goes on.</returns>
+    private static int Number(double value, Span<byte> line, int at)
     {
+        int written;
         if (double.IsFinite(value))
         {
-            value.TryFormat(output.GetSpan(32), out int written, provider: CultureInfo.InvariantCulture);
-            output.Advance(written);
+            value.TryFormat(line[at..], out written, provider: CultureInfo.InvariantCulture);
         }
         else
         {
-            Text(double.IsNaN(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf");
+            written = Encoding.UTF8.GetBytes(double.IsNaN(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf", line[at..]);
         }
+        return at + written;
     }
 
-    private void Escaped(string text, bool quotes)
+    private static string Escaped(string text, bool quotes)
     {
-        if (text.AsSpan().IndexOfAny('\\', '\n', '"') >= 0)
+        if (text.AsSpan().IndexOfAny('\\', '\n', '"') < 0)
         {
-            text = text.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("\n", "\\n", StringComparison.Ordinal);
-            text = quotes ? text.Replace("\"", "\\\"", StringComparison.Ordinal) : text;
+            return text;
         }
-        Text(text);
+        text = text.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("\n", "\\n", StringComparison.Ordinal);
+        return quotes ? text.Replace("\"", "\\\"", StringComparison.Ordinal) : text;
     }
 
-    private void Text(string text) => output.Advance(Encoding.UTF8.GetBytes(text, output.GetSpan(Encoding.UTF8.GetMaxByteCount(text.Length))));
+    private void Text(string text)
+    {
+        if (text.Length > 0)
+        {
+            output.Advance(Encoding.UTF8.GetBytes(text, output.GetSpan(Encoding.UTF8.GetMaxByteCount(text.Length))));
+        }
+    }
 }
