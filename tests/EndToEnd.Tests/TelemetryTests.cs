@@ -1,5 +1,7 @@
 using System.Diagnostics;
 using Trainer.Contracts;
+using Trainer.Worker.Reports;
+using Trainer.Worker.Tests.Reports;
 
 namespace Trainer.EndToEnd.Tests;
 
@@ -74,9 +76,22 @@ public sealed class TelemetryTests
         Assert.Contains(points, point => point.Name == "trainer.jobs" && point.Value == 1 && point.Attributes["status"] == "running");
         Assert.Contains(points, point => point.Name == "trainer.job.loss" && point.Attributes["job_id"] == job.Id.Value && point.Value > 0);
         Assert.Contains(points, point => point.Name == "http.server.request.duration");
+        // TensorBoard shows each step once, whichever attempt wrote it.
+        MetricsRecord[] metrics = [.. StepLog.ReadMetrics(files.Metrics)];
+        List<(string Tag, long Step, float Value)> scalars = EventFile.Scalars(files.TensorBoard);
+        Assert.Equal(2, Directory.GetFiles(files.TensorBoard).Length);
+        Assert.Equal(Enumerable.Range(1, 200).Select(step => (long)step), metrics.Select(record => record.Step));
+        Assert.Equal(metrics.Select(record => (record.Step, (float)record.Loss)), Curve("train/loss"));
+        Assert.Equal(metrics.Select(record => (record.Step, (float)record.LearningRate)), Curve("train/learning_rate"));
+        Assert.Equal(metrics.Select(record => (record.Step, (float)record.GradNorm)), Curve("train/grad_norm"));
+        Assert.Equal(metrics.Where(record => record.EvalLoss is not null).Select(record => (record.Step, (float)record.EvalLoss!)), Curve("eval/loss"));
+        Assert.Equal(200, Curve("train/tokens_per_second").Count());
+
         string log = await File.ReadAllTextAsync(place.Files.Log);
         Assert.Contains($"OTLP: traces go to {receiver.Address.GetLeftPart(UriPartial.Authority)}", log, StringComparison.Ordinal);
         Assert.DoesNotContain("secret-key", log, StringComparison.Ordinal);
+
+        IEnumerable<(long Step, float Value)> Curve(string tag) => scalars.Where(scalar => scalar.Tag == tag).Select(scalar => (scalar.Step, scalar.Value));
     }
 
     [Fact]
