@@ -118,6 +118,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton<CoordinatorMetrics>();
         builder.Services.AddSingleton<JobTelemetry>();
         builder.Services.AddSingleton<MetricsApi>();
+        builder.Services.AddSingleton<IIncomingGrainCallFilter, GrainCallMetrics>();
         builder.Services.AddHostedService<OtlpExport>();
         builder.Services.AddSingleton<NodeChanges>();
         builder.Services.AddSingleton<RankLogs>();

@@ -75,6 +75,8 @@ public sealed partial class TelemetryTests : IAsyncLifetime
         Assert.Equal(1, scrape.Value("trainer_slots_busy"));
         Assert.InRange(scrape.Value("trainer_heartbeat_duration_seconds_count")!.Value, 2, 10_000);
         Assert.InRange(scrape.Value("trainer_state_write_duration_seconds_count", ("grain", "job"))!.Value, 5, 100);
+        Assert.True(scrape.Value("trainer_grain_call_duration_seconds_count", ("grain", "job")) > 5);
+        Assert.True(scrape.Value("orleans_grains", ("grain_type", "job")) >= 2);
         Assert.Equal(5, scrape.Value("trainer_job_step", ("job_id", job.Value)));
         Assert.Equal(2.5, scrape.Value("trainer_job_loss", ("job_id", job.Value)));
         Assert.Equal(1e-3, scrape.Value("trainer_job_learning_rate", ("job_id", job.Value)));

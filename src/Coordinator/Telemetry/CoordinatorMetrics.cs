@@ -26,7 +26,7 @@ public sealed class CoordinatorMetrics
     private readonly CoordinatorOptions _options;
     private readonly TimeProvider _time;
     private readonly Counter<long> _submitted, _ended, _placed, _attemptsStarted, _attemptsEnded, _recovered, _hung, _committed, _quarantined, _stalled;
-    private readonly Histogram<double> _wait, _firstStep, _recovery, _heartbeat, _write;
+    private readonly Histogram<double> _wait, _firstStep, _recovery, _heartbeat, _write, _call;
 
     public CoordinatorMetrics(IMeterFactory meters, LiveState live, CoordinatorOptions options, TimeProvider time)
     {
@@ -49,6 +49,7 @@ public sealed class CoordinatorMetrics
         _recovery = Durations(meter, "trainer.recovery.duration", "From the failure of an attempt, once it was noticed, to the next optimizer step.", [1, 2, 5, 10, 15, 30, 60, 120, 300, 900, 3600]);
         _heartbeat = Durations(meter, "trainer.heartbeat.duration", "What answering the report of a node took.", [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]);
         _write = Durations(meter, "trainer.state.write.duration", "What the database took to store the state of a grain.", [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]);
+        _call = Durations(meter, "trainer.grain.call.duration", "What a call of a grain took, without its wait for its turn.", [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30]);
         Observe(meter);
         ObserveJobs(standing);
         ObserveNodes(standing);
@@ -98,6 +99,19 @@ public sealed class CoordinatorMetrics
 
     /// <param name="grain">Whose state: "job", "checkpoints".</param>
     public void Wrote(string grain, TimeSpan took) => _write.Record(took.TotalSeconds, Tag("grain", grain));
+
+    /// <param name="error">Kind of the exception with which it failed; null: it did not.</param>
+    public void Called(string grain, TimeSpan took, string? error)
+    {
+        if (error is null)
+        {
+            _call.Record(took.TotalSeconds, Tag("grain", grain));
+        }
+        else
+        {
+            _call.Record(took.TotalSeconds, Tag("grain", grain), Tag("error.type", error));
+        }
+    }
 
     /// <summary>What a crash would cost: training since the last checkpoint, or since the attempt's first step.</summary>
     public static TimeSpan? CheckpointAge(JobRecord job, DateTimeOffset now) => job.Times.FirstStepAt is { } first && job.Status.HasAttempt()

@@ -13,7 +13,7 @@ internal static class TelemetryMeters
     private static readonly HashSet<string> s_runtime = new(StringComparer.Ordinal)
     {
         "dotnet.process.cpu.time", "dotnet.process.memory.working_set", "dotnet.gc.collections", "dotnet.gc.heap.total_allocated", "dotnet.gc.pause.time",
-        "dotnet.gc.last_collection.heap.size", "dotnet.thread_pool.queue.length", "dotnet.exceptions", "dotnet.monitor.lock_contentions",
+        "dotnet.gc.last_collection.heap.size", "dotnet.exceptions", "dotnet.monitor.lock_contentions",
     };
 
     private static readonly HashSet<string> s_database = new(StringComparer.Ordinal) { "db.client.operation.duration", "db.client.commands.duration" };
