@@ -24,7 +24,7 @@ internal sealed class MetricFamily
         Type kind = instrument.GetType().GetGenericTypeDefinition();
         bool counter = kind == typeof(Counter<>) || kind == typeof(ObservableCounter<>);
         Name = PrometheusText.NameOf(instrument.Name, instrument.Unit, counter);
-        Help = instrument.Description ?? "";
+        Help = instrument.Description is { Length: > 0 } told ? told : $"{instrument.Name}, as {instrument.Meter.Name} measures it.";
         _bounds = kind == typeof(Histogram<>) ? (instrument as Histogram<double>)?.Advice?.HistogramBucketBoundaries?.ToArray() ?? s_usualBounds : null;
         Type = _bounds is not null ? "histogram" : counter ? "counter" : "gauge";
         _adds = kind != typeof(Gauge<>);

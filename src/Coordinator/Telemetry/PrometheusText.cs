@@ -33,12 +33,9 @@ internal sealed class PrometheusText(IBufferWriter<byte> output, bool openMetric
     {
         // OpenMetrics names the family, the older format its samples.
         string name = family.Type == "counter" && !openMetrics ? family.Name + "_total" : family.Name;
-        if (family.Help.Length > 0)
-        {
-            Text($"# HELP {name} ");
-            Text(Escaped(family.Help, quotes: openMetrics));
-            Text("\n");
-        }
+        Text($"# HELP {name} ");
+        Text(Escaped(family.Help, quotes: openMetrics));
+        Text("\n");
         Text($"# TYPE {name} {family.Type}\n");
     }
 
