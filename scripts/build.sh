@@ -48,7 +48,7 @@ system_packages() {
 }
 
 # The tests check with promtool what Prometheus is told. Only that program of Debian's package is taken: nobody here needs its server.
-promtool() {
+fetch_promtool() {
   command -v promtool >/dev/null || [ -x artifacts/tools/usr/bin/promtool ] && return
   command -v apt-get >/dev/null || fail "promtool is missing: install Prometheus, whose tests of rules and metrics the tests use."
   say "Fetching promtool ..."
@@ -126,7 +126,7 @@ if changed artifacts/.system scripts/build.sh; then
   system_packages
   touch artifacts/.system
 fi
-[ "$what" != all ] || promtool
+[ "$what" != all ] || fetch_promtool
 # MSBuild reads it too.
 export NativePreset=${NativePreset:-$(preset)}
 [ "$(cat artifacts/.preset 2>/dev/null)" = "$NativePreset" ] || { rm -f artifacts/.native; echo "$NativePreset" > artifacts/.preset; }
