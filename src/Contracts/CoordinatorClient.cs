@@ -204,7 +204,7 @@ public sealed class CoordinatorClient : IDisposable
         try
         {
             HttpResponseMessage response = await _http.SendAsync(request, until, cancellationToken);
-            using HttpResponseMessage? whole = until is HttpCompletionOption.ResponseContentRead ? response : null;
+            using HttpResponseMessage? ends = until is HttpCompletionOption.ResponseContentRead || !response.IsSuccessStatusCode ? response : null;
             if (response.IsSuccessStatusCode)
             {
                 return await read(response);

@@ -83,7 +83,10 @@ internal static class Metrics
 
         async Task ReadAsync(Action? changed)
         {
-            changed = steps.Rows.Count > 0 && draws ? Changed(changed) : changed;
+            if (draws && steps.Rows.Count > 0)
+            {
+                changed?.Invoke();
+            }
             while (true)
             {
                 try
@@ -105,12 +108,6 @@ internal static class Metrics
                 }
                 await Task.Delay(s_often, cancellationToken);
             }
-        }
-
-        static Action? Changed(Action? changed)
-        {
-            changed?.Invoke();
-            return changed;
         }
     }
 
