@@ -33,6 +33,7 @@ public sealed class TelemetryTests
         await Workplace.UntilAsync(() => receiver.Spans.Any(span => span.Name == "checkpoint"), "a checkpoint");
         LinuxProcesses.Signal(Workplace.Ranks(files).Single(), LinuxProcesses.Kill);
         await Workplace.UntilAsync(() => receiver.Spans.Any(span => span.Name == "recovery"), "the recovery");
+        await Workplace.UntilAsync(() => receiver.Points.Any(point => point is { Name: "trainer.recoveries", Value: 1 }), "the recovery as a metric");
         await Workplace.UntilAsync(() => receiver.Points.Any(point => point.Name == "trainer.job.learning_rate" && point.Value > 0), "the metrics of a step");
         Process.GetProcessById(place.CoordinatorPid()).Kill();
         job = await place.FinishAsync(job.Id);
