@@ -108,6 +108,9 @@ public sealed record RankResult
     /// <inheritdoc cref="RankReport.Checkpoints"/>
     [Id(6)] public CheckpointReport? Checkpoints { get; init; }
 
+    /// <summary>Of a failure: the ranks lost each other, so that what went wrong first is another rank's to tell.</summary>
+    [Id(7)] public bool LostOthers { get; init; }
+
     /// <summary>Whole or not at all: a reader never sees half a result.</summary>
     public void Write(string path)
     {

@@ -53,16 +53,11 @@ public sealed class NodeGrain(
 
     public async Task<NodeOrders> Report(NodeReport report)
     {
-        NodeReport? before = _report;
-        _report = report;
-        _heard = time.GetTimestamp();
-        live.Tell(Standing(report));
-        Claim(report);
-        foreach (JobId job in Changed(before, report))
+        // A smaller number after a silence is that of a machine that was started anew.
+        if (_report is not { } last || report.Sequence >= last.Sequence || time.GetElapsedTime(_heard) > options.NodeSilence)
         {
-            await GrainFactory.GetGrain<IJobGrain>(job.Value).Wake();
+            await TakeAsync(report);
         }
-        await OfferAsync(report);
         var known = report.Ranks.Where(rank => rank.Process is not null).Select(rank => rank.Name).ToHashSet();
         return new NodeOrders
         {
@@ -142,6 +137,20 @@ public sealed class NodeGrain(
             Ranks = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name)],
             Version = report.Version,
         });
+    }
+
+    private async Task TakeAsync(NodeReport report)
+    {
+        NodeReport? before = _report;
+        _report = report;
+        _heard = time.GetTimestamp();
+        live.Tell(Standing(report));
+        Claim(report);
+        foreach (JobId job in Changed(before, report))
+        {
+            await GrainFactory.GetGrain<IJobGrain>(job.Value).Wake();
+        }
+        await OfferAsync(report);
     }
 
     /// <summary>
