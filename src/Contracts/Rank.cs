@@ -50,6 +50,12 @@ public sealed record RankReport
 
     /// <summary>What is wrong while the training goes on, such as a full disk or a store that does not answer.</summary>
     [Id(16)] public string? Trouble { get; init; }
+
+    /// <summary>Of the newest step, as <see cref="Loss"/> is.</summary>
+    [Id(20)] public double? LearningRate { get; init; }
+
+    /// <summary>Global L2 norm of the gradients before clipping.</summary>
+    [Id(21)] public double? GradNorm { get; init; }
 }
 
 /// <summary>The answer to a report.</summary>

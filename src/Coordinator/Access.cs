@@ -18,6 +18,9 @@ public enum Role
 
     /// <summary>Everything.</summary>
     Admin,
+
+    /// <summary>Reads the metrics of all projects, and nothing else.</summary>
+    Monitor,
 }
 
 /// <summary>Who makes a request.</summary>
@@ -60,9 +63,10 @@ public sealed class Access
         {
             "admin" => new Caller(Role.Admin, null),
             "worker" => new Caller(Role.Worker, null),
+            "monitor" => new Caller(Role.Monitor, null),
             "user" => new Caller(Role.User, JobId.TryParse(entry.Project, out _) ? entry.Project
                 : throw new ArgumentException("a token of role user needs a project, named like a job")),
-            _ => throw new ArgumentException($"role \"{entry.Role}\": user, worker or admin is expected"),
+            _ => throw new ArgumentException($"role \"{entry.Role}\": user, worker, monitor or admin is expected"),
         };
     }
 

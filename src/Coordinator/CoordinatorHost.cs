@@ -10,6 +10,7 @@ using Microsoft.Extensions.Logging;
 using Orleans;
 using Orleans.Runtime;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
@@ -111,6 +112,14 @@ public sealed class CoordinatorHost : IAsyncDisposable
         });
         builder.Services.AddSingleton(home);
         builder.Services.AddSingleton(options);
+        builder.Services.AddMetrics();
+        builder.Services.AddSingleton<LiveState>();
+        builder.Services.AddSingleton<MetricsStore>();
+        builder.Services.AddSingleton<CoordinatorMetrics>();
+        builder.Services.AddSingleton<JobTelemetry>();
+        builder.Services.AddSingleton<MetricsApi>();
+        builder.Services.AddSingleton<IIncomingGrainCallFilter, GrainCallMetrics>();
+        builder.Services.AddHostedService<OtlpExport>();
         builder.Services.AddSingleton<NodeChanges>();
         builder.Services.AddSingleton<RankLogs>();
         builder.Services.AddSingleton<FileGrowth>();
@@ -124,6 +133,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.AddSilo(home, cluster);
         builder.Services.AddHostedService<WakeUp>();
         WebApplication app = builder.Build();
+        // From the first measurement on.
+        app.Services.GetRequiredService<MetricsStore>();
         app.UseApiErrors(app.Logger);
         endpoints.Access.Guard(app);
         app.MapGet("/health", () => "alive").WithMetadata(new Operation("The process answers.") { IsOpen = true, ContentType = "text/plain" });
@@ -135,6 +146,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         app.Services.GetRequiredService<StreamApi>().Map(app);
         app.Services.GetRequiredService<NodeApi>().Map(app);
         app.Services.GetRequiredService<PoolApi>().Map(app);
+        app.Services.GetRequiredService<MetricsApi>().Map(app);
         app.MapSilo();
         return app;
     }

@@ -5,11 +5,12 @@ using Microsoft.AspNetCore.Routing;
 using Microsoft.AspNetCore.Builder;
 using Orleans;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
 /// <summary>HTTP/JSON of worker agents, and of people who look after nodes.</summary>
-internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLogs logs)
+internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLogs logs, CoordinatorMetrics metrics, TimeProvider time)
 {
     private static readonly TimeSpan s_wait = TimeSpan.FromSeconds(20);
 
@@ -40,6 +41,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
 
     private async Task ReportAsync(HttpContext context)
     {
+        long start = time.GetTimestamp();
         if (int.TryParse(context.Request.Query["contract"], NumberStyles.None, CultureInfo.InvariantCulture, out int spoken))
         {
             RequireContract(spoken);
@@ -52,6 +54,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
             throw new ApiException(StatusCodes.Status400BadRequest, "node and pool are named like jobs, slots is 0 to 1024, and ranks is a list");
         }
         await Http.AnswerAsync(context, await grains.GetGrain<INodeGrain>(report.Node).Report(report), ContractsJson.Default.NodeOrders);
+        metrics.Heard(time.GetElapsedTime(start));
     }
 
     private static void RequireContract(int spoken)

@@ -2,15 +2,14 @@ using System.Collections.Immutable;
 using Orleans;
 using Orleans.Runtime;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
 /// <summary>One machine: passes on what jobs want of it and what its agent says.</summary>
-public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeState> state, NodeChanges changes, CoordinatorOptions options, TimeProvider time)
-    : Grain, INodeGrain
+public sealed class NodeGrain(
+    [PersistentState("node")] IPersistentState<NodeState> state, NodeChanges changes, LiveState live, CoordinatorOptions options, TimeProvider time) : Grain, INodeGrain
 {
-    private const int ManyStrikes = 3;
-
     private static readonly TimeSpan s_strikesCount = TimeSpan.FromMinutes(10);
     private static readonly TimeSpan s_offerEvery = TimeSpan.FromSeconds(3);
 
@@ -26,6 +25,12 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
     public override Task OnActivateAsync(CancellationToken cancellationToken)
     {
         _heard = time.GetTimestamp();
+        return Task.CompletedTask;
+    }
+
+    public override Task OnDeactivateAsync(DeactivationReason reason, CancellationToken cancellationToken)
+    {
+        live.Forget(Node);
         return Task.CompletedTask;
     }
 
@@ -119,20 +124,17 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
             return Task.FromResult<NodeView?>(null);
         }
         TimeSpan silent = time.GetElapsedTime(_heard);
-        RankName[] live = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name)];
         return Task.FromResult<NodeView?>(new NodeView
         {
             Node = Node,
             Pool = report.Pool,
             Slots = report.Slots,
             Kind = report.Kind,
-            State = silent > options.NodeLease ? "lost" : silent > options.NodeSilence ? "unreachable"
-                : Draining ? live.Length == 0 ? "drained" : "draining"
-                : Strikes >= ManyStrikes ? "suspect" : "ready",
+            State = Standing(report).State(silent, options),
             SilentSeconds = silent.TotalSeconds,
             Strikes = Strikes,
             LastStrike = Strikes > 0 ? _lastStrike : null,
-            Ranks = [.. live],
+            Ranks = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name)],
             Version = report.Version,
         });
     }
@@ -142,6 +144,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
         NodeReport? before = _report;
         _report = report;
         _heard = time.GetTimestamp();
+        live.Tell(Standing(report));
         Claim(report);
         foreach (JobId job in Changed(before, report))
         {
@@ -190,7 +193,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
             Slots = report.Slots,
             Closed = Draining,
             Runs = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name.Job).OrderBy(job => job.Value, StringComparer.Ordinal)],
-            Strikes = Strikes >= ManyStrikes ? Strikes : 0,
+            Strikes = Strikes >= NodeStanding.ManyStrikes ? Strikes : 0,
         };
         if (_offered is not null && _offered.Runs.SequenceEqual(offer.Runs) && _offered with { Runs = offer.Runs } == offer
             && time.GetElapsedTime(_offeredAt) < s_offerEvery)
@@ -201,6 +204,9 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
         _offered = offer;
         _offeredAt = time.GetTimestamp();
     }
+
+    private NodeStanding Standing(NodeReport report) =>
+        new(Node, report.Pool, report.Slots, report.Ranks.Count(rank => rank.Alive), Draining, Strikes, _heard);
 
     private bool Forget(Func<RankName, bool> which)
     {

@@ -72,6 +72,7 @@ public sealed class AccessTests : IAsyncLifetime
     [Theory]
     [InlineData("a", "user")]
     [InlineData("w", "worker")]
+    [InlineData("m", "monitor")]
     public async Task A_role_is_refused_wherever_it_is_not_named(string token, string role)
     {
         var others = (await Open.OperationsAsync(new JobId("some-job1"))).Where(operation => operation.Told["security"] is not null && !IsFor(operation.Told, role)).ToArray();

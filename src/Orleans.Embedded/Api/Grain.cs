@@ -29,6 +29,23 @@ namespace Orleans
 
     public interface IGrainWithStringKey : IGrain;
 
+    /// <summary>Stands between callers and grains.</summary>
+    public interface IIncomingGrainCallFilter
+    {
+        Task Invoke(IIncomingGrainCallContext context);
+    }
+
+    /// <summary>A call that has reached its grain.</summary>
+    public interface IIncomingGrainCallContext
+    {
+        object Grain { get; }
+        string MethodName { get; }
+        GrainId TargetId { get; }
+
+        /// <summary>The next filter, or the grain itself.</summary>
+        Task Invoke();
+    }
+
     public interface IGrainBase
     {
         IGrainContext GrainContext { get; }

@@ -192,7 +192,7 @@ internal sealed partial class Activation : IGrainContext
         Request.Current = request;
         try
         {
-            request.Reply.TrySetResult(await request.Work(_grain!));
+            request.Reply.TrySetResult(await (request.IsTick || Silo.Filters.Length == 0 ? request.Work(_grain!) : new FilteredCall(request, _grain!, Silo.Filters).RunAsync()));
         }
         catch (Exception error)
         {

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Reflection;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
@@ -30,6 +31,9 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
     internal TimeProvider Time { get; }
     internal ILogger Log { get; }
     internal SqliteStore Store { get; }
+
+    /// <summary>Asked for once grains are called: filters may need grains themselves.</summary>
+    internal IIncomingGrainCallFilter[] Filters => field ??= [.. Services.GetServices<IIncomingGrainCallFilter>()];
     internal ReminderService Reminders { get; }
 
     /// <summary>Guards the directory and every queue: held for list operations only, never while grain code runs.</summary>
@@ -106,6 +110,7 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
                 {
                     activation = new Activation(this, request.Target, ClassOf(request.Target.Type));
                     _activations.Add(request.Target, activation);
+                    SiloInstruments.Count(request.Target.Type, 1);
                 }
                 if (activation.TryAdd(request))
                 {
@@ -133,6 +138,7 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
         if (_activations.GetValueOrDefault(activation.GrainId) == activation)
         {
             _activations.Remove(activation.GrainId);
+            SiloInstruments.Count(activation.GrainId.Type, -1);
         }
     }
 
