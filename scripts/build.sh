@@ -53,6 +53,17 @@ system_packages() {
     || { tail -n 20 artifacts/apt.log >&2; fail "apt-get failed; the whole log is artifacts/apt.log"; }
 }
 
+# The tests check with promtool what Prometheus is told. Only that program of Debian's package is taken: nobody here needs its server.
+fetch_promtool() {
+  command -v promtool >/dev/null || [ -x artifacts/tools/usr/bin/promtool ] && return
+  command -v apt-get >/dev/null || fail "promtool is missing: install Prometheus, whose tests of rules and metrics the tests use."
+  say "Fetching promtool ..."
+  {
+    [ "$(id -u)" -ne 0 ] || apt-get update
+    (mkdir -p artifacts/tools && cd artifacts/tools && apt-get download prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb)
+  } > artifacts/promtool.log 2>&1 || { tail -n 20 artifacts/promtool.log >&2; fail "promtool cannot be fetched; the whole log is artifacts/promtool.log"; }
+}
+
 # True when a file of the given paths is newer than the stamp.
 changed() { local stamp=$1; shift; [ ! -f "$stamp" ] || [ -n "$(find "$@" -newer "$stamp" -type f -not -path '*/build/*' -not -path '*/obj/*' -print -quit 2>/dev/null)" ]; }
 
@@ -121,6 +132,7 @@ if changed "artifacts/.system-$what" scripts/build.sh; then
   system_packages
   touch "artifacts/.system-$what"
 fi
+[ "$what" != all ] || fetch_promtool
 # MSBuild reads it too.
 export NativePreset=${NativePreset:-$(preset)}
 [ "$(cat artifacts/.preset 2>/dev/null)" = "$NativePreset" ] || { rm -f artifacts/.native; echo "$NativePreset" > artifacts/.preset; }

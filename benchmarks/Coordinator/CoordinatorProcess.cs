@@ -45,7 +45,14 @@ internal sealed class CoordinatorProcess : IAsyncDisposable
         AccessEntry[] entries = [Entry("user", "load"), Entry("worker", null)];
         await File.WriteAllTextAsync(tokens, JsonSerializer.Serialize(entries, ContractsJson.Default.AccessEntryArray));
         string url = FormattableString.Invariant($"http://127.0.0.1:{FreePort()}");
-        var process = Process.Start(TrainerProgram.Command(home, "serve", "--no-worker", "--listen", url, "--tokens", tokens))!;
+        ProcessStartInfo command = TrainerProgram.Command(home, "serve", "--no-worker", "--listen", url, "--tokens", tokens);
+        // Its log goes to a file, as a service's does: a terminal would be slower.
+        var logged = new ProcessStartInfo("/bin/sh", ["-c", "exec \"$0\" \"$@\" > log.txt 2>&1", command.FileName, .. command.ArgumentList]) { WorkingDirectory = home };
+        foreach ((string name, string? value) in command.Environment)
+        {
+            logged.Environment[name] = value;
+        }
+        Process process = Process.Start(logged)!;
         var coordinator = new CoordinatorProcess(process, home, url);
         long start = Stopwatch.GetTimestamp();
         using CoordinatorClient client = coordinator.Client("user");

@@ -7,6 +7,7 @@ internal sealed class Latencies
 {
     private readonly List<double> _milliseconds = [];
     private readonly Lock _gate = new();
+    private int _told;
 
     public void Add(TimeSpan took)
     {
@@ -16,12 +17,18 @@ internal sealed class Latencies
         }
     }
 
-    public string Describe()
+    public string Describe() => Describe(0);
+
+    /// <summary>Those since the last time.</summary>
+    public string DescribeNew() => Describe(_told);
+
+    private string Describe(int from)
     {
         double[] sorted;
         lock (_gate)
         {
-            sorted = [.. _milliseconds];
+            sorted = [.. _milliseconds[from..]];
+            _told = _milliseconds.Count;
         }
         Array.Sort(sorted);
         return sorted.Length == 0 ? "none" : string.Create(CultureInfo.InvariantCulture,

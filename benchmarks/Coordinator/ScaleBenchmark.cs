@@ -5,12 +5,14 @@ using Trainer.Contracts;
 namespace Trainer.Benchmarks;
 
 /// <summary>
-/// Many queued gangs of 1 to 8 ranks, then many simulated nodes: how fast the coordinator places them all, and how fast it answers
-/// heartbeats meanwhile. Fails when a gang was ever placed in part, twice, or on more slots than there are.
+/// Many queued gangs of 1 to 8 ranks; many simulated nodes join within a second, and ten seconds later all of them take ranks: how
+/// fast the coordinator places all gangs, and how fast it answers heartbeats meanwhile. Fails when a gang was ever placed in part, twice, or on more slots than there are.
 /// </summary>
 internal static class ScaleBenchmark
 {
     private const int Submitters = 16;
+
+    private static readonly TimeSpan s_joining = TimeSpan.FromSeconds(10);
 
     public static async Task<int> RunAsync(int jobs, int nodes, int slots, TimeSpan rankLives)
     {
@@ -23,18 +25,22 @@ internal static class ScaleBenchmark
         Report("submit", $"{jobs / Stopwatch.GetElapsedTime(start).TotalSeconds:0} jobs/s, then {coordinator.PeakMiB:0} MiB");
 
         var ledger = new GangLedger(slots);
-        var latencies = new Latencies();
+        Latencies joining = new(), latencies = new();
+        var open = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         using var end = new CancellationTokenSource();
         // One client for all of them: a thousand agents have a thousand processes, this has one.
         using CoordinatorClient reports = coordinator.Client("worker"), waits = coordinator.Client("worker");
+        SimulatedNode[] all = [.. Enumerable.Range(0, nodes).Select(i => new SimulatedNode($"n{i:D4}", slots, rankLives, reports, waits, ledger, open.Task, joining, latencies))];
+        Task[] running = [.. all.Select((node, i) => node.RunAsync(TimeSpan.FromSeconds((double)i / nodes), end.Token))];
+        await Task.Delay(s_joining);
+        Report("joining", joining.Describe());
         double cpu = coordinator.CpuSeconds;
         start = Stopwatch.GetTimestamp();
-        SimulatedNode[] all = [.. Enumerable.Range(0, nodes).Select(i => new SimulatedNode($"n{i:D4}", slots, rankLives, reports, waits, ledger, latencies))];
-        Task[] running = [.. all.Select((node, i) => node.RunAsync(TimeSpan.FromSeconds((double)i / nodes), end.Token))];
+        open.SetResult();
         while (ledger.Complete < jobs)
         {
             await Task.Delay(TimeSpan.FromSeconds(5));
-            Console.WriteLine($"  {Stopwatch.GetElapsedTime(start).TotalSeconds,5:0} s: {ledger.Complete,6} gangs placed, {latencies.Describe()}, {coordinator.PeakMiB:0} MiB");
+            Console.WriteLine($"  {Stopwatch.GetElapsedTime(start).TotalSeconds,5:0} s: {ledger.Complete,6} gangs placed, {latencies.DescribeNew()}, {coordinator.PeakMiB:0} MiB");
             if (running.FirstOrDefault(node => node.IsFaulted) is { } failed)
             {
                 await failed;

@@ -4,8 +4,10 @@ using Trainer.Contracts;
 namespace Trainer.Benchmarks;
 
 /// <summary>Speaks to the coordinator as a worker agent does, at its pace; its ranks live for a while, succeed, and are no processes.</summary>
+/// <param name="open">Until it has completed, the node takes no ranks.</param>
+/// <param name="joining">Of reports before that.</param>
 internal sealed class SimulatedNode(
-    string name, int slots, TimeSpan rankLives, CoordinatorClient reports, CoordinatorClient waits, GangLedger ledger, Latencies latencies) : IDisposable
+    string name, int slots, TimeSpan rankLives, CoordinatorClient reports, CoordinatorClient waits, GangLedger ledger, Task open, Latencies joining, Latencies latencies) : IDisposable
 {
     private static readonly TimeSpan s_period = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan s_newsWait = TimeSpan.FromMilliseconds(50);
@@ -21,7 +23,7 @@ internal sealed class SimulatedNode(
         {
             long start = Stopwatch.GetTimestamp();
             NodeOrders orders = await reports.ReportAsync(Report(), cancellationToken);
-            latencies.Add(Stopwatch.GetElapsedTime(start));
+            (open.IsCompleted ? latencies : joining).Add(Stopwatch.GetElapsedTime(start));
             Obey(orders);
             await Task.Delay(s_newsWait, cancellationToken);
             await _news.WaitAsync(Next() - s_newsWait is { Ticks: > 0 } wait ? wait : TimeSpan.Zero, cancellationToken);
@@ -47,6 +49,8 @@ internal sealed class SimulatedNode(
     {
         Node = name,
         Slots = slots,
+        Draining = !open.IsCompleted,
+        Sequence = Environment.TickCount64,
         Version = "benchmark",
         Ranks = [.. _started.Select(rank =>
         {

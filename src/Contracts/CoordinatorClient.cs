@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 
@@ -61,8 +62,16 @@ public sealed class CoordinatorClient : IDisposable
     public Task<CoordinatorInfo> InfoAsync(CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Get, "v1/info", null, ContractsJson.Default.CoordinatorInfo, cancellationToken);
 
-    public Task<JobView> SubmitAsync(SubmitRequest request, CancellationToken cancellationToken = default) =>
-        SendAsync(HttpMethod.Post, "v1/jobs", JsonContent.Create(request, ContractsJson.Default.SubmitRequest), ContractsJson.Default.JobView, cancellationToken);
+    /// <param name="traceParent">W3C trace context below which the job is traced.</param>
+    public Task<JobView> SubmitAsync(SubmitRequest request, string? traceParent = null, CancellationToken cancellationToken = default)
+    {
+        JsonContent content = JsonContent.Create(request, ContractsJson.Default.SubmitRequest);
+        if (traceParent is { Length: > 0 })
+        {
+            content.Headers.TryAddWithoutValidation("traceparent", traceParent);
+        }
+        return SendAsync(HttpMethod.Post, "v1/jobs", content, ContractsJson.Default.JobView, cancellationToken);
+    }
 
     public Task<JobList> ListAsync(CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Get, "v1/jobs", null, ContractsJson.Default.JobList, cancellationToken);
@@ -100,6 +109,22 @@ public sealed class CoordinatorClient : IDisposable
         AskAsync(HttpMethod.Get, FormattableString.Invariant($"{LogUrl(rank, stream, offset)}&wait={wait.TotalSeconds:0}"), null,
             response => response.Content.ReadAsByteArrayAsync(cancellationToken), cancellationToken);
 
+    /// <summary>The lines of a job's metrics after a step, each step once, as they come; ends with the job.</summary>
+    public async IAsyncEnumerable<string> MetricsAsync(string job, long step, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        using StreamReader events = await AskAsync(HttpMethod.Get, FormattableString.Invariant($"{Url(job)}/stream?after={int.MaxValue}&step={step}"), null,
+            async response => new StreamReader(await response.Content.ReadAsStreamAsync(cancellationToken)), cancellationToken, HttpCompletionOption.ResponseHeadersRead);
+        string? kind = null;
+        while (await ReadLineAsync(events, cancellationToken) is { } line)
+        {
+            kind = line.StartsWith("event: ", StringComparison.Ordinal) ? line["event: ".Length..] : kind;
+            if (kind == "metrics" && line.StartsWith("data: ", StringComparison.Ordinal))
+            {
+                yield return line["data: ".Length..];
+            }
+        }
+    }
+
     /// <summary>What is known of a job's checkpoints.</summary>
     public Task<CheckpointList> CheckpointsAsync(string job, CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Get, $"{Url(job)}/checkpoints", null, ContractsJson.Default.CheckpointList, cancellationToken);
@@ -133,7 +158,7 @@ public sealed class CoordinatorClient : IDisposable
 
     /// <summary>Says how a node is; the answer is everything that it is to run.</summary>
     public Task<NodeOrders> ReportAsync(NodeReport report, CancellationToken cancellationToken = default) =>
-        SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(report.Node)}/report", JsonContent.Create(report, ContractsJson.Default.NodeReport),
+        SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(report.Node)}/report?contract={report.Contract}", JsonContent.Create(report, ContractsJson.Default.NodeReport),
             ContractsJson.Default.NodeOrders, cancellationToken);
 
     /// <summary>Returns when there may be new orders for a node, or after a while.</summary>
@@ -168,12 +193,28 @@ public sealed class CoordinatorClient : IDisposable
         AskAsync(method, url, content, async response => await response.Content.ReadFromJsonAsync(type, cancellationToken)
             ?? throw new CoordinatorException(response.StatusCode, "the coordinator answered null"), cancellationToken);
 
-    private async Task<T> AskAsync<T>(HttpMethod method, string url, HttpContent? content, Func<HttpResponseMessage, Task<T>> read, CancellationToken cancellationToken)
+    /// <summary>A stream that breaks off has lost its coordinator.</summary>
+    private async ValueTask<string?> ReadLineAsync(StreamReader reader, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await reader.ReadLineAsync(cancellationToken);
+        }
+        catch (Exception error) when (error is IOException or HttpRequestException)
+        {
+            throw new CoordinatorException(null, $"no coordinator answers on {_address}", error);
+        }
+    }
+
+    /// <param name="until">With the headers only, the answer stays open for whoever reads it.</param>
+    private async Task<T> AskAsync<T>(HttpMethod method, string url, HttpContent? content, Func<HttpResponseMessage, Task<T>> read, CancellationToken cancellationToken,
+        HttpCompletionOption until = HttpCompletionOption.ResponseContentRead)
     {
         using var request = new HttpRequestMessage(method, url) { Content = content };
         try
         {
-            using HttpResponseMessage response = await _http.SendAsync(request, cancellationToken);
+            HttpResponseMessage response = await _http.SendAsync(request, until, cancellationToken);
+            using HttpResponseMessage? ends = until is HttpCompletionOption.ResponseContentRead || !response.IsSuccessStatusCode ? response : null;
             if (response.IsSuccessStatusCode)
             {
                 return await read(response);

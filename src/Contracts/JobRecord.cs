@@ -26,6 +26,9 @@ public sealed record JobSpec
 
     /// <summary>Processes that train together, a slot each.</summary>
     [Id(7)] public int Ranks { get; init; } = 1;
+
+    /// <summary>The span (W3C trace context) below which telemetry tells what happens to the job.</summary>
+    [Id(8)] public string? TraceParent { get; init; }
 }
 
 /// <summary>Why ranks were asked to stop.</summary>
@@ -83,6 +86,26 @@ public sealed record AttemptSpan
 
     /// <summary>For a person.</summary>
     [Id(3)] public string? Ending { get; init; }
+}
+
+/// <summary>When things last happened to a job: the beginnings of what telemetry tells as durations, kept so that they outlive a coordinator.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.job-times")]
+public sealed record JobTimes
+{
+    /// <summary>Since when it waits for room, or when it last began to.</summary>
+    [Id(0)] public DateTimeOffset? QueuedAt { get; init; }
+
+    /// <summary>Start of the newest attempt.</summary>
+    [Id(1)] public DateTimeOffset? AttemptAt { get; init; }
+
+    /// <summary>That attempt's first optimizer step.</summary>
+    [Id(2)] public DateTimeOffset? FirstStepAt { get; init; }
+
+    /// <summary>When the newest checkpoint was heard of.</summary>
+    [Id(3)] public DateTimeOffset? CheckpointAt { get; init; }
+
+    /// <summary>End of the attempt from which the job recovers; null once an attempt has made a step.</summary>
+    [Id(4)] public DateTimeOffset? FailedAt { get; init; }
 }
 
 /// <summary>The persisted truth about one job.</summary>
@@ -149,6 +172,8 @@ public sealed record JobRecord
 
     /// <summary>What attempts that have ended took: their durations times their ranks.</summary>
     [Id(23)] public double SlotSeconds { get; init; }
+
+    [Id(30)] public JobTimes Times { get; init; } = new();
 
     public JobId Id => Spec.Id;
 

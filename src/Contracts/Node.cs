@@ -42,6 +42,9 @@ public sealed record NodeReport
 
     /// <summary>What is wrong on this node while its ranks go on, such as logs that do not arrive.</summary>
     [Id(9)] public string? Trouble { get; init; }
+
+    /// <summary>Grows from report to report, so that one which was held up on its way does not undo a later one. Milliseconds since the machine started.</summary>
+    [Id(10)] public long Sequence { get; init; }
 }
 
 /// <summary>Name of one rank of one attempt of a job.</summary>

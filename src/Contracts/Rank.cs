@@ -50,6 +50,12 @@ public sealed record RankReport
 
     /// <summary>What is wrong while the training goes on, such as a full disk or a store that does not answer.</summary>
     [Id(16)] public string? Trouble { get; init; }
+
+    /// <summary>Of the newest step, as <see cref="Loss"/> is.</summary>
+    [Id(20)] public double? LearningRate { get; init; }
+
+    /// <summary>Global L2 norm of the gradients before clipping.</summary>
+    [Id(21)] public double? GradNorm { get; init; }
 }
 
 /// <summary>The answer to a report.</summary>
@@ -101,6 +107,9 @@ public sealed record RankResult
 
     /// <inheritdoc cref="RankReport.Checkpoints"/>
     [Id(6)] public CheckpointReport? Checkpoints { get; init; }
+
+    /// <summary>Of a failure: the ranks lost each other, so that what went wrong first is another rank's to tell.</summary>
+    [Id(7)] public bool LostOthers { get; init; }
 
     /// <summary>Whole or not at all: a reader never sees half a result.</summary>
     public void Write(string path)

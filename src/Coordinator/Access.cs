@@ -19,6 +19,9 @@ public enum Role
 
     /// <summary>Everything.</summary>
     Admin,
+
+    /// <summary>Reads the metrics of all projects, and nothing else.</summary>
+    Monitor,
 }
 
 /// <summary>Who makes a request.</summary>
@@ -68,9 +71,10 @@ public sealed class Access
         {
             "admin" => new Caller(Role.Admin, null, entry.Sha256.ToLowerInvariant()),
             "worker" => new Caller(Role.Worker, null, entry.Sha256.ToLowerInvariant()),
+            "monitor" => new Caller(Role.Monitor, null, entry.Sha256.ToLowerInvariant()),
             "user" => new Caller(Role.User, JobId.TryParse(entry.Project, out _) ? entry.Project
                 : throw new ArgumentException("a token of role user needs a project, named like a job"), entry.Sha256.ToLowerInvariant()),
-            _ => throw new ArgumentException($"role \"{entry.Role}\": user, worker or admin is expected"),
+            _ => throw new ArgumentException($"role \"{entry.Role}\": user, worker, monitor or admin is expected"),
         };
     }
 

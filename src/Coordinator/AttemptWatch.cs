@@ -61,9 +61,17 @@ public static class AttemptWatch
             return new RankLost(now, job.Attempt, FailureClass.Infrastructure,
                 dead.Process is null ? $"{who}{dead.LastWords}" : $"{who}process {dead.Process.Pid} ended without a result: {dead.LastWords ?? "killed?"}", [job.Nodes[dead.Name.Rank]]);
         }
-        RankState cause = ended.OrderBy(rank => rank.Result!.Outcome is RankOutcome.Failed ? rank.Result.FailureClass is FailureClass.Unknown ? 0 : 1 : 2)
-            .ThenBy(rank => rank.Name.Rank).First();
+        RankState cause = ended.OrderBy(rank => Distance(rank.Result!)).ThenBy(rank => rank.Name.Rank).First();
         return new RankEnded(now, job.Attempt, cause.Result!);
+
+        // Of what went wrong first: the smallest is told.
+        static int Distance(RankResult result) => result switch
+        {
+            { Outcome: not RankOutcome.Failed } => 3,
+            { LostOthers: true } => 2,
+            { FailureClass: not FailureClass.Unknown } => 1,
+            _ => 0,
+        };
     }
 
     private static AttemptEvent? Hung(JobRecord job, Dictionary<int, RankState> ranks, CoordinatorOptions options, DateTimeOffset now)

@@ -50,6 +50,13 @@ public static class CheckpointRules
         return known with { Entries = Arrange(known.Entries.Replace(entry, judged)) };
     }
 
+    /// <summary>How many checkpoints are so now that were not before.</summary>
+    public static int Since(CheckpointCatalogue before, CheckpointCatalogue after, Func<CheckpointEntry, bool> isSo)
+    {
+        var were = before.Entries.Where(isSo).Select(entry => (entry.Step, entry.Attempt)).ToHashSet();
+        return after.Entries.Count(entry => isSo(entry) && !were.Contains((entry.Step, entry.Attempt)));
+    }
+
     /// <summary>What was committed once does not change; whether it can be used does.</summary>
     private static CheckpointEntry Merge(CheckpointEntry entry, HeldCheckpoint found, DateTimeOffset now)
     {

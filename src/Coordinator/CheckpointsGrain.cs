@@ -1,11 +1,13 @@
 using Orleans;
 using Orleans.Runtime;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
 /// <summary>The catalogue of one job: lets <see cref="CheckpointRules"/> decide, and stores before it answers.</summary>
-public sealed class CheckpointsGrain([PersistentState("checkpoints")] IPersistentState<CheckpointsState> state, TimeProvider time) : Grain, ICheckpointsGrain
+public sealed class CheckpointsGrain(
+    [PersistentState("checkpoints")] IPersistentState<CheckpointsState> state, CoordinatorMetrics metrics, TimeProvider time) : Grain, ICheckpointsGrain
 {
     public async Task<bool> Commit(int attempt, CheckpointReport report)
     {
@@ -37,15 +39,19 @@ public sealed class CheckpointsGrain([PersistentState("checkpoints")] IPersisten
             return;
         }
         state.State.Catalogue = next;
+        long start = time.GetTimestamp();
         try
         {
             await state.WriteStateAsync();
+            metrics.Wrote("checkpoints", time.GetElapsedTime(start));
         }
         catch
         {
             state.State.Catalogue = before;
             throw;
         }
+        metrics.Committed(CheckpointRules.Since(before, next, entry => entry.CommittedAt is not null));
+        metrics.Quarantined(CheckpointRules.Since(before, next, entry => entry.Status is CheckpointStatus.Quarantined));
     }
 }
 

@@ -11,6 +11,7 @@ using Microsoft.Extensions.Logging;
 using Orleans;
 using Orleans.Runtime;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
@@ -118,6 +119,15 @@ public sealed class CoordinatorHost : IAsyncDisposable
         });
         builder.Services.AddSingleton(home);
         builder.Services.AddSingleton(options);
+        builder.Services.AddMetrics();
+        builder.Services.AddSingleton<LiveState>();
+        builder.Services.AddSingleton<MetricsStore>();
+        builder.Services.AddSingleton<CoordinatorMetrics>();
+        builder.Services.AddSingleton<JobTelemetry>();
+        builder.Services.AddSingleton<MetricsApi>();
+        builder.Services.AddSingleton<IIncomingGrainCallFilter, GrainCallMetrics>();
+        builder.Services.AddSingleton<GrainStatistics>();
+        builder.Services.AddHostedService<OtlpExport>();
         builder.Services.AddSingleton(endpoints.Access);
         builder.Services.AddSingleton(new LocalAddress(home, listening));
         builder.Services.AddSingleton<Sessions>();
@@ -139,6 +149,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.AddSilo(home, cluster);
         builder.Services.AddHostedService<WakeUp>();
         WebApplication app = builder.Build();
+        // From the first measurement on.
+        app.Services.GetRequiredService<MetricsStore>();
+        app.Services.GetRequiredService<GrainStatistics>();
         app.UseSafeHeaders();
         app.UseApiErrors(app.Logger);
         endpoints.Access.Guard(app);
@@ -155,6 +168,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         app.Services.GetRequiredService<GrainApi>().Map(app);
         app.Services.GetRequiredService<SessionApi>().Map(app);
         Dashboard.Map(app);
+        app.Services.GetRequiredService<MetricsApi>().Map(app);
         app.MapSilo();
         return app;
     }

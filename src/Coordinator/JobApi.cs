@@ -1,10 +1,12 @@
 using System.Collections.Immutable;
+using System.Diagnostics;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.Extensions.Hosting;
 using Orleans;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
@@ -50,6 +52,8 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         // JSON is YAML: the rules of job files hold for whatever a client sends.
         JobConfig config = JobConfigFile.Parse(JobConfigJson.Write(request.Config), "/config.json");
         string project = Access.Of(context).Project ?? "default";
+        (Activity? span, string trace) = JobTelemetry.Submitting(context.Request.Headers.TraceParent, context.Request.Headers.TraceState);
+        using Activity? submitting = span;
         var spec = new JobSpec
         {
             Id = await NewIdAsync(config.Name),
@@ -60,6 +64,7 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
             Project = project,
             Pool = config.Resources.Pool,
             Ranks = config.Resources.Ranks,
+            TraceParent = trace,
         };
         JobRecord? job = request.IdempotencyKey is { Length: > 0 } key
             ? await grains.GetGrain<ISubmissionGrain>($"{project}/{key}").Submit(spec)
@@ -68,6 +73,10 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         {
             throw new ApiException(StatusCodes.Status409Conflict,
                 $"the key \"{request.IdempotencyKey}\" belongs to a job with another configuration; use another key, or the same file and options");
+        }
+        if (submitting is not null)
+        {
+            JobTelemetry.Describe(submitting, job.Spec);
         }
         await AnswerAsync(context, job);
     }

@@ -3,6 +3,7 @@ using Microsoft.Extensions.Logging;
 using Orleans;
 using Orleans.Runtime;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
@@ -12,6 +13,7 @@ public sealed partial class JobGrain(
     TrainerHome home,
     CoordinatorOptions options,
     JobWatches watches,
+    JobTelemetry telemetry,
     TimeProvider time,
     ILogger<JobGrain> log) : Grain, IJobGrain, IRemindable
 {
@@ -36,6 +38,16 @@ public sealed partial class JobGrain(
         // A job with an attempt never leaves memory while its coordinator lives.
         _isNew = Job?.Status.HasAttempt() == true;
         LookAfter();
+        if (Job is { } job)
+        {
+            telemetry.Seen(job);
+        }
+        return Task.CompletedTask;
+    }
+
+    public override Task OnDeactivateAsync(DeactivationReason reason, CancellationToken cancellationToken)
+    {
+        telemetry.Left(Id);
         return Task.CompletedTask;
     }
 
@@ -49,7 +61,8 @@ public sealed partial class JobGrain(
         await Index.Register(JobIndexEntry.Of(spec, time.GetUtcNow()));
         Directory.CreateDirectory(Files.Directory);
         await File.WriteAllTextAsync(Files.Config, spec.Config);
-        await StoreAsync(JobLifecycle.Create(spec, time.GetUtcNow()));
+        await StoreAsync(JobClock.Begin(JobLifecycle.Create(spec, time.GetUtcNow())));
+        telemetry.Created(Job!);
         watches.Tell(Id);
         await this.RegisterOrUpdateReminder(WakeUp, TimeSpan.FromMinutes(1), TimeSpan.FromMinutes(1));
         LookAfter();
@@ -265,6 +278,7 @@ public sealed partial class JobGrain(
             return;
         }
         (JobRecord after, ImmutableArray<JobEffect> effects) = JobLifecycle.Apply(before, happened);
+        after = JobClock.Advance(before, after, happened.At);
         if (IsDurable(before, after))
         {
             long start = time.GetTimestamp();
@@ -281,6 +295,7 @@ public sealed partial class JobGrain(
         }
         if (before != after)
         {
+            telemetry.Happened(before, happened, after);
             watches.Tell(Id);
         }
         if (happened is RankLost { Nodes: { IsDefault: false } suspects })
@@ -300,7 +315,7 @@ public sealed partial class JobGrain(
     /// <summary>Progress between two checkpoints is told again by the next report and not worth a disk write.</summary>
     private static bool IsDurable(JobRecord before, JobRecord after) =>
         before.Status != after.Status || before.Attempt != after.Attempt || before.PrioritySet != after.PrioritySet
-        || before.LastCheckpointStep != after.LastCheckpointStep || before.History != after.History;
+        || before.LastCheckpointStep != after.LastCheckpointStep || before.Times != after.Times || before.History != after.History;
 
     /// <summary>A note of a database that kept the job waiting; it is stored with whatever is stored next.</summary>
     private void RemarkIfSlow(long start)
@@ -309,6 +324,7 @@ public sealed partial class JobGrain(
         if (took > s_slowStore && Job is { } job)
         {
             state.State.Job = JobLifecycle.Apply(job, new StoreWasSlow(time.GetUtcNow(), took)).Job;
+            telemetry.DatabaseStalled();
         }
     }
 
@@ -316,9 +332,11 @@ public sealed partial class JobGrain(
     {
         JobRecord? before = Job;
         state.State.Job = next;
+        long start = time.GetTimestamp();
         try
         {
             await state.WriteStateAsync();
+            telemetry.Stored(time.GetElapsedTime(start));
         }
         catch
         {

@@ -5,11 +5,12 @@ using Microsoft.AspNetCore.Routing;
 using Microsoft.AspNetCore.Builder;
 using Orleans;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
 /// <summary>HTTP/JSON of worker agents, and of people who look after nodes.</summary>
-internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLogs logs)
+internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLogs logs, CoordinatorMetrics metrics, TimeProvider time)
 {
     private static readonly TimeSpan s_wait = TimeSpan.FromSeconds(20);
 
@@ -23,6 +24,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         routes.MapPost("/v1/nodes/{node}/report", ReportAsync).WithMetadata(new Operation("An agent says how its node is and receives everything that is to run there.")
         {
             Roles = workers, Request = ContractsJson.Default.NodeReport, Answer = ContractsJson.Default.NodeOrders,
+            Query = new Dictionary<string, string> { ["contract"] = "That of the body, which another version might not be able to read." },
         });
         routes.MapGet("/v1/nodes/{node}/changes", ChangesAsync)
             .WithMetadata(new Operation("Answers when there may be new orders for the node, or after 20 s.") { Roles = workers, Status = StatusCodes.Status204NoContent });
@@ -39,19 +41,30 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
 
     private async Task ReportAsync(HttpContext context)
     {
-        NodeReport report = await Http.ReadAsync(context, ContractsJson.Default.NodeReport);
-        if (report.Contract != NodeReport.CurrentContract)
+        long start = time.GetTimestamp();
+        if (int.TryParse(context.Request.Query["contract"], NumberStyles.None, CultureInfo.InvariantCulture, out int spoken))
         {
-            string who = report.Contract < NodeReport.CurrentContract ? "worker" : "coordinator";
-            throw new ApiException(StatusCodes.Status426UpgradeRequired,
-                $"the worker speaks contract {report.Contract}, this coordinator {NodeReport.CurrentContract}: upgrade the {who}");
+            RequireContract(spoken);
         }
+        NodeReport report = await Http.ReadAsync(context, ContractsJson.Default.NodeReport);
+        RequireContract(report.Contract);
         if (report.Node != (string)context.Request.RouteValues["node"]! || !JobId.TryParse(report.Node, out _) || !JobId.TryParse(report.Pool, out _)
             || report.Slots is < 0 or > 1024 || report.Ranks.IsDefault)
         {
             throw new ApiException(StatusCodes.Status400BadRequest, "node and pool are named like jobs, slots is 0 to 1024, and ranks is a list");
         }
         await Http.AnswerAsync(context, await grains.GetGrain<INodeGrain>(report.Node).Report(report), ContractsJson.Default.NodeOrders);
+        metrics.Heard(time.GetElapsedTime(start));
+    }
+
+    private static void RequireContract(int spoken)
+    {
+        if (spoken != NodeReport.CurrentContract)
+        {
+            string who = spoken < NodeReport.CurrentContract ? "worker" : "coordinator";
+            throw new ApiException(StatusCodes.Status426UpgradeRequired,
+                $"the worker speaks contract {spoken}, this coordinator {NodeReport.CurrentContract}: upgrade the {who}");
+        }
     }
 
     /// <summary>Answers 204 when there may be new orders, or after a while.</summary>

@@ -2,15 +2,14 @@ using System.Collections.Immutable;
 using Orleans;
 using Orleans.Runtime;
 using Trainer.Contracts;
+using Trainer.Coordinator.Telemetry;
 
 namespace Trainer.Coordinator;
 
 /// <summary>One machine: passes on what jobs want of it and what its agent says.</summary>
-public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeState> state, NodeChanges changes, CoordinatorOptions options, TimeProvider time)
-    : Grain, INodeGrain
+public sealed class NodeGrain(
+    [PersistentState("node")] IPersistentState<NodeState> state, NodeChanges changes, LiveState live, CoordinatorOptions options, TimeProvider time) : Grain, INodeGrain
 {
-    private const int ManyStrikes = 3;
-
     private static readonly TimeSpan s_strikesCount = TimeSpan.FromMinutes(10);
     private static readonly TimeSpan s_offerEvery = TimeSpan.FromSeconds(3);
 
@@ -26,6 +25,12 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
     public override Task OnActivateAsync(CancellationToken cancellationToken)
     {
         _heard = time.GetTimestamp();
+        return Task.CompletedTask;
+    }
+
+    public override Task OnDeactivateAsync(DeactivationReason reason, CancellationToken cancellationToken)
+    {
+        live.Forget(Node);
         return Task.CompletedTask;
     }
 
@@ -48,15 +53,11 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
 
     public async Task<NodeOrders> Report(NodeReport report)
     {
-        NodeReport? before = _report;
-        _report = report;
-        _heard = time.GetTimestamp();
-        Claim(report);
-        foreach (JobId job in Changed(before, report))
+        // A smaller number after a silence is that of a machine that was started anew.
+        if (_report is not { } last || report.Sequence >= last.Sequence || time.GetElapsedTime(_heard) > options.NodeSilence)
         {
-            await GrainFactory.GetGrain<IJobGrain>(job.Value).Wake();
+            await TakeAsync(report);
         }
-        await OfferAsync(report);
         var known = report.Ranks.Where(rank => rank.Process is not null).Select(rank => rank.Name).ToHashSet();
         return new NodeOrders
         {
@@ -125,23 +126,35 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
             return Task.FromResult<NodeView?>(null);
         }
         TimeSpan silent = time.GetElapsedTime(_heard);
-        RankName[] live = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name)];
+        RankName[] ranks = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name)];
         return Task.FromResult<NodeView?>(new NodeView
         {
             Node = Node,
             Pool = report.Pool,
             Slots = report.Slots,
             Kind = report.Kind,
-            State = silent > options.NodeLease ? "lost" : silent > options.NodeSilence ? "unreachable"
-                : Draining ? live.Length == 0 ? "drained" : "draining"
-                : Strikes >= ManyStrikes ? "suspect" : "ready",
+            State = Standing(report).State(silent, options),
             SilentSeconds = silent.TotalSeconds,
             Strikes = Strikes,
             LastStrike = Strikes > 0 ? _lastStrike : null,
-            Ranks = [.. live],
+            Ranks = [.. ranks],
             Version = report.Version,
-            Used = live.Length,
+            Used = ranks.Length,
         });
+    }
+
+    private async Task TakeAsync(NodeReport report)
+    {
+        NodeReport? before = _report;
+        _report = report;
+        _heard = time.GetTimestamp();
+        live.Tell(Standing(report));
+        Claim(report);
+        foreach (JobId job in Changed(before, report))
+        {
+            await GrainFactory.GetGrain<IJobGrain>(job.Value).Wake();
+        }
+        await OfferAsync(report);
     }
 
     /// <summary>
@@ -184,7 +197,7 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
             Slots = report.Slots,
             Closed = Draining,
             Runs = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name.Job).OrderBy(job => job.Value, StringComparer.Ordinal)],
-            Strikes = Strikes >= ManyStrikes ? Strikes : 0,
+            Strikes = Strikes >= NodeStanding.ManyStrikes ? Strikes : 0,
         };
         if (_offered is not null && _offered.Runs.SequenceEqual(offer.Runs) && _offered with { Runs = offer.Runs } == offer
             && time.GetElapsedTime(_offeredAt) < s_offerEvery)
@@ -195,6 +208,9 @@ public sealed class NodeGrain([PersistentState("node")] IPersistentState<NodeSta
         _offered = offer;
         _offeredAt = time.GetTimestamp();
     }
+
+    private NodeStanding Standing(NodeReport report) =>
+        new(Node, report.Pool, report.Slots, report.Ranks.Count(rank => rank.Alive), Draining, Strikes, _heard);
 
     private bool Forget(Func<RankName, bool> which)
     {

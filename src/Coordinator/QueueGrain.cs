@@ -20,7 +20,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
     private static readonly TimeSpan s_moment = TimeSpan.FromMilliseconds(25);
 
     /// <summary>More at once would delay the heartbeats of every node behind the starts of a thousand jobs.</summary>
-    private const int MostInAMoment = 8;
+    private const int MostInAMoment = 6;
 
     private readonly Dictionary<JobId, Entry> _jobs = [];
     private readonly SortedSet<Entry> _waiting = new(Comparer<Entry>.Create((a, b) => Placement.Order(a.Request).CompareTo(Placement.Order(b.Request))));
@@ -172,6 +172,10 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
                 _held[node] = jobs = [];
             }
             Add(jobs, entry.Request.Job, sign);
+            if (_nodes.TryGetValue(node, out Node? known))
+            {
+                known.Taken = null;
+            }
         }
         Add(_used, entry.Request.Project, sign * entry.Nodes.Length);
 
@@ -209,7 +213,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
     {
         _isSoon = false;
         _soon!.Change(Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
-        PlaceNow(except: null);
+        Place();
         return Task.CompletedTask;
     }
 
@@ -249,20 +253,26 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             {
                 continue;
             }
-            Dictionary<JobId, int>? held = _held.GetValueOrDefault(node.Offer.Node);
-            int taken = held?.Values.Sum() ?? 0;
-            // In order of jobs, so that equal ones lie together.
-            for (int i = 0, count; i < node.Offer.Runs.Length; i += count)
-            {
-                JobId job = node.Offer.Runs[i];
-                for (count = 1; i + count < node.Offer.Runs.Length && node.Offer.Runs[i + count] == job; count++)
-                {
-                }
-                taken += Math.Max(0, count - (held?.GetValueOrDefault(job) ?? 0));
-            }
-            free.Add(new FreeNode(node.Offer.Node, node.Offer.Slots - taken, node.Offer.Strikes > 0));
+            node.Taken ??= Taken(node.Offer);
+            free.Add(new FreeNode(node.Offer.Node, node.Offer.Slots - node.Taken.Value, node.Offer.Strikes > 0));
         }
         return free;
+    }
+
+    private int Taken(NodeOffer offer)
+    {
+        Dictionary<JobId, int>? held = _held.GetValueOrDefault(offer.Node);
+        int taken = held?.Values.Sum() ?? 0;
+        // In order of jobs, so that equal ones lie together.
+        for (int i = 0, count; i < offer.Runs.Length; i += count)
+        {
+            JobId job = offer.Runs[i];
+            for (count = 1; i + count < offer.Runs.Length && offer.Runs[i + count] == job; count++)
+            {
+            }
+            taken += Math.Max(0, count - (held?.GetValueOrDefault(job) ?? 0));
+        }
+        return taken;
     }
 
     private string Why(Entry entry)
@@ -324,7 +334,11 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         public long Asked { get; set; }
     }
 
-    private sealed record Node(NodeOffer Offer, long Heard);
+    private sealed record Node(NodeOffer Offer, long Heard)
+    {
+        /// <summary>Slots that a job holds or a rank runs on; null: to be counted again.</summary>
+        public int? Taken { get; set; }
+    }
 }
 
 /// <summary>What is stored of a pool.</summary>

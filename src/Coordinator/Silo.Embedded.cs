@@ -1,7 +1,6 @@
 using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.Hosting;
 using Orleans.Embedded;
-using Orleans.Hosting;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -17,7 +16,7 @@ internal static class Silo
             throw new ConfigException("--database needs the Orleans packages, and this build runs grains with the embedded engine, which is alone on its machine; "
                 + "build with ORLEANS_ENGINE=packages on a feed that has them");
         }
-        builder.UseOrleans(silo => silo.UseEmbeddedStorage(home.Database).AddIncomingGrainCallFilter<GrainStatistics>());
+        builder.UseOrleans(silo => silo.UseEmbeddedStorage(home.Database));
     }
 
     /// <summary>Where the engine shows its grains itself.</summary>

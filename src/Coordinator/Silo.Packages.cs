@@ -37,7 +37,6 @@ internal static class Silo
                 Join(silo, cluster);
             }
             silo.AddDashboard();
-            silo.AddIncomingGrainCallFilter<GrainStatistics>();
         });
     }
 

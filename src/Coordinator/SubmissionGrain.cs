@@ -15,7 +15,7 @@ public sealed class SubmissionGrain([PersistentState("submission")] IPersistentS
             await state.WriteStateAsync();
         }
         JobSpec first = state.State.Spec;
-        return first with { Id = spec.Id } == spec ? await GrainFactory.GetGrain<IJobGrain>(first.Id.Value).Submit(first) : null;
+        return first with { Id = spec.Id, TraceParent = spec.TraceParent } == spec ? await GrainFactory.GetGrain<IJobGrain>(first.Id.Value).Submit(first) : null;
     }
 }
 

@@ -50,7 +50,7 @@ public static class Preflight
             }
         }
 
-        problems.AddRange(DataPreflight.Check(job));
+        problems.AddRange(DataPreflight.Check(job, tokenizer));
         CheckOutput(job, problems);
         if (problems.Count == 0)
         {

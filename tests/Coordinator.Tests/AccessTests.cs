@@ -72,6 +72,7 @@ public sealed class AccessTests : IAsyncLifetime
     [Theory]
     [InlineData("a", "user")]
     [InlineData("w", "worker")]
+    [InlineData("m", "monitor")]
     public async Task A_role_is_refused_wherever_it_is_not_named(string token, string role)
     {
         var others = (await Open.OperationsAsync(new JobId("some-job1"))).Where(operation => operation.Told["security"] is not null && !IsFor(operation.Told, role)).ToArray();
@@ -99,6 +100,8 @@ public sealed class AccessTests : IAsyncLifetime
     {
         Assert.Contains("upgrade the worker", await TextAsync(HttpStatusCode.UpgradeRequired, "n1", """{"contract": 0, "node": "n1", "slots": 1}"""), StringComparison.Ordinal);
         Assert.Contains("upgrade the coordinator", await TextAsync(HttpStatusCode.UpgradeRequired, "n1", """{"contract": 9, "node": "n1", "slots": 1}"""), StringComparison.Ordinal);
+        Assert.Contains("upgrade the coordinator",
+            await TextAsync(HttpStatusCode.UpgradeRequired, "n1", """{"what this version cannot read": 1}""", "?contract=9"), StringComparison.Ordinal);
         await TextAsync(HttpStatusCode.BadRequest, "n1", """{"contract": 1, "node": "n2", "pool": "default", "slots": 1, "ranks": []}""");
         await TextAsync(HttpStatusCode.BadRequest, "..%2F..%2Fetc", """{"contract": 1, "node": "../../etc", "pool": "default", "slots": 1, "ranks": []}""");
         await TextAsync(HttpStatusCode.BadRequest, "n1", """{"contract": 1, "node": "n1", "pool": "default", "slots": -1, "ranks": []}""");
@@ -110,9 +113,9 @@ public sealed class AccessTests : IAsyncLifetime
         using CoordinatorClient admin = Open.Client("x");
         Assert.Empty((await admin.NodesAsync()).Nodes);
 
-        async Task<string> TextAsync(HttpStatusCode expected, string node, string body)
+        async Task<string> TextAsync(HttpStatusCode expected, string node, string body, string query = "")
         {
-            using HttpResponseMessage response = await Open.SendAsync("w", HttpMethod.Post, $"/v1/nodes/{node}/report", body);
+            using HttpResponseMessage response = await Open.SendAsync("w", HttpMethod.Post, $"/v1/nodes/{node}/report{query}", body);
             string text = await response.Content.ReadAsStringAsync();
             Assert.True(response.StatusCode == expected, $"{response.StatusCode} for {body[..Math.Min(60, body.Length)]}: {text}");
             return text;

@@ -31,6 +31,9 @@ public sealed class AttemptWatchTests
         Assert.Equal(("rank 1 on b: process 8 ended without a result: killed by SIGKILL", FailureClass.Infrastructure), (lost.Message, lost.Class));
         Assert.Equal("b", Assert.Single(lost.Nodes));
         Assert.IsType<RankLost>(Judge(Running(), [Rank(0), dead], ended: TimeSpan.FromSeconds(3)));
+        RankState orphan = dead with { Result = Failed(FailureClass.Infrastructure, "its agent is gone") };
+        RankState peer = follower with { Result = follower.Result! with { LostOthers = true } };
+        Assert.Equal("its agent is gone", Assert.IsType<RankEnded>(Judge(Running(), [peer, orphan], ended: TimeSpan.FromSeconds(1))).Result.Message);
     }
 
     [Fact]

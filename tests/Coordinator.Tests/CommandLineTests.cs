@@ -137,6 +137,52 @@ public sealed class CommandLineTests : IAsyncLifetime
         Assert.Equal("{\"step\":1,\"loss\":2.5}\n", await metrics.StandardOutput.ReadToEndAsync());
     }
 
+    /// <summary>Two attempts, of which the second began at step 30, and a step without a finite norm.</summary>
+    [Fact]
+    public async Task Metrics_are_curves_tables_and_lines_for_programs()
+    {
+        await RunAsync("submit", _home.JobFile);
+        JobId id = await FirstJobAsync();
+        string[] lines = [.. Enumerable.Range(1, 60).Select(step => string.Create(CultureInfo.InvariantCulture,
+            $"{{\"step\":{step},\"loss\":{12.0 / step:0.####},\"grad_norm\":{(step == 7 ? "\"NaN\"" : "1.5")},\"seconds\":{(step < 30 ? step : step - 29)}{(step % 20 == 0 ? ",\"eval_loss\":2.5" : "")}}}"))];
+        string path = _home.Home.Job(id).Metrics;
+        await File.WriteAllLinesAsync(path, lines[..40]);
+
+        using Process follow = Start("metrics", "demo", "--follow", "-o", "csv", "--key", "loss,eval_loss");
+        Task<string> followed = follow.StandardOutput.ReadToEndAsync();
+        await Task.Delay(1500);
+        await File.AppendAllLinesAsync(path, lines[40..]);
+        await Task.Delay(1500);
+        _home.Do(id, 1, RankOutcome.Succeeded);
+        await follow.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(30));
+        Assert.Equal(0, follow.ExitCode);
+        string[] csv = (await followed).Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.Equal(["step,loss,eval_loss", "1,12,", "2,6,"], csv[..3]);
+        Assert.Equal("20,0.6,2.5", csv[20]);
+        Assert.Equal(Enumerable.Range(1, 60).Select(step => $"{step}"), csv[1..].Select(line => line.Split(',')[0]));
+
+        string curves = (await RunAsync("metrics", "demo")).Output;
+        Assert.DoesNotContain('\u001b', curves);
+        string[] drawn = curves.Split('\n');
+        Assert.Equal("loss  12 -> 0.2  (least 0.2 at step 60, greatest 12)", drawn[0]);
+        Assert.Equal("eval_loss  2.5 -> 2.5  (least 2.5 at step 20, greatest 2.5)", drawn[12]);
+        Assert.All(drawn[1..11], line => Assert.Equal(100, line.Length));
+        // The curve falls from the first dot of the first row to the last of the last, and a mark stands half way where it leaves room.
+        Assert.Equal(('⡇', '⣀'), (drawn[1][11], drawn[10][^1]));
+        Assert.Equal(11 + 43, drawn[1].IndexOf('┊', StringComparison.Ordinal));
+        Assert.EndsWith("step 60", drawn[11], StringComparison.Ordinal);
+        Assert.Contains("┊ another attempt goes on: step 30\n", curves, StringComparison.Ordinal);
+        Assert.Equal("grad_norm  1.5 -> 1.5  (least 1.5 at step 1, greatest 1.5)", (await RunAsync("metrics", "demo", "--key", "grad_norm")).Output.Split('\n')[0]);
+
+        string[] json = (await RunAsync("metrics", "demo", "-o", "json", "--tail", "2", "--key", "loss")).Output.Split('\n');
+        Assert.Equal(["{\"step\":59,\"loss\":0.2034}", "{\"step\":60,\"loss\":0.2}", ""], json);
+        Assert.Equal(lines[40..], (await RunAsync("metrics", "demo", "-o", "json")).Output.Split('\n')[..^1]);
+        Assert.Equal(61, (await RunAsync("metrics", "demo", "-o", "csv")).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length);
+        Assert.Equal(21, (await RunAsync("metrics", "demo", "-o", "table")).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length);
+        (int code, _, string error) = await RunAsync("metrics", "demo", "--key", "los");
+        Assert.Equal((2, "--key los: the job reports step, loss, grad_norm, seconds, eval_loss\n"), (code, error));
+    }
+
     [Fact]
     public async Task A_home_that_is_too_long_for_a_socket_is_told()
     {

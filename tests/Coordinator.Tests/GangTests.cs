@@ -20,7 +20,7 @@ public sealed class GangTests
         var ledger = new GangLedger(Slots);
         using var end = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         SimulatedNode[] nodes = [.. Enumerable.Range(0, 8).Select(i =>
-            new SimulatedNode($"n{i}", Slots, TimeSpan.FromSeconds(0.1 + (random.NextDouble() * 0.5)), client, client, ledger, new Latencies()))];
+            new SimulatedNode($"n{i}", Slots, TimeSpan.FromSeconds(0.1 + (random.NextDouble() * 0.5)), client, client, ledger, Task.CompletedTask, new Latencies(), new Latencies()))];
         Task[] running = [.. nodes.Select(node => node.RunAsync(TimeSpan.FromSeconds(random.NextDouble() * 3), end.Token))];
         for (int i = 0; i < Jobs; i++)
         {

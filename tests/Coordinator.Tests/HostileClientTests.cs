@@ -159,6 +159,18 @@ public sealed class HostileClientTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_report_that_was_held_up_does_not_undo_a_later_one()
+    {
+        using CoordinatorClient worker = Open.Client("w"), admin = Open.Client("x");
+        var report = new NodeReport { Node = "n1", Slots = 2, Sequence = 1000 };
+        await worker.ReportAsync(report);
+        await worker.ReportAsync(report with { Slots = 7, Sequence = 999 });
+        Assert.Equal(2, Assert.Single((await admin.NodesAsync()).Nodes).Slots);
+        await worker.ReportAsync(report with { Slots = 3, Sequence = 1001 });
+        Assert.Equal(3, Assert.Single((await admin.NodesAsync()).Nodes).Slots);
+    }
+
+    [Fact]
     public async Task Logs_of_attempts_that_never_were_are_refused_and_gaps_are_not_stored()
     {
         using CoordinatorClient alpha = Open.Client("a"), worker = Open.Client("w");

@@ -10,7 +10,7 @@ using Trainer.Coordinator;
 
 namespace Coordinator.Tests;
 
-/// <summary>A coordinator on TCP with the tokens "a" and "b" (users of projects alpha and beta), "w" (worker) and "x" (admin).</summary>
+/// <summary>A coordinator on TCP with the tokens "a" and "b" (users of projects alpha and beta), "w" (worker), "m" (monitor) and "x" (admin).</summary>
 public sealed class OpenCoordinator : IAsyncDisposable
 {
     private readonly CoordinatorHost _host;
@@ -25,7 +25,7 @@ public sealed class OpenCoordinator : IAsyncDisposable
     {
         var home = new TestHome();
         string tokens = Path.Combine(home.Root, "tokens.json");
-        AccessEntry[] entries = [Entry("a", "user", "alpha"), Entry("b", "user", "beta"), Entry("w", "worker", null), Entry("x", "admin", null)];
+        AccessEntry[] entries = [Entry("a", "user", "alpha"), Entry("b", "user", "beta"), Entry("w", "worker", null), Entry("m", "monitor", null), Entry("x", "admin", null)];
         await File.WriteAllTextAsync(tokens, JsonSerializer.Serialize(entries, ContractsJson.Default.AccessEntryArray));
         Uri address;
         using (var listener = new TcpListener(IPAddress.Loopback, 0))

@@ -16,7 +16,7 @@ internal sealed partial class Activation : IGrainContext
     private readonly Type _class;
     private readonly bool _reentrant;
     private readonly TurnScheduler _scheduler = new();
-    private readonly LinkedList<Request> _waiting = [];
+    private readonly Queue<Request> _waiting = [];
     private readonly List<GrainTimer> _timers = [];
     private readonly TaskCompletionSource _gone = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Grain? _grain;
@@ -58,8 +58,15 @@ internal sealed partial class Activation : IGrainContext
             return false;
         }
         request.Activation = this;
-        _waiting.AddLast(request);
-        StartWaiting();
+        if (_active && request.Interleaves)
+        {
+            Start(request);
+        }
+        else
+        {
+            _waiting.Enqueue(request);
+            StartWaiting();
+        }
         return true;
     }
 
@@ -114,7 +121,9 @@ internal sealed partial class Activation : IGrainContext
         lock (Silo.Lock)
         {
             _active = true;
-            StartWaiting();
+            Request[] early = [.. _waiting];
+            _waiting.Clear();
+            Array.ForEach(early, request => TryAdd(request));
             EndWhenIdle();
         }
     }
@@ -151,28 +160,16 @@ internal sealed partial class Activation : IGrainContext
         }
     }
 
+    /// <summary>First come, first served. Thousands may wait, so that none is looked at before its turn.</summary>
     private void StartWaiting()
     {
-        bool blocked = false;
-        for (LinkedListNode<Request>? node = _waiting.First; _active && node is not null;)
+        while (_active && _waiting.TryPeek(out Request? next) && (next.Expired || MayStart(next)))
         {
-            LinkedListNode<Request>? next = node.Next;
-            Request request = node.Value;
-            if (request.Expired)
+            _waiting.Dequeue();
+            if (!next.Expired)
             {
-                _waiting.Remove(node);
+                Start(next);
             }
-            else if (request.Interleaves || (!blocked && MayStart(request)))
-            {
-                _waiting.Remove(node);
-                Start(request);
-            }
-            else
-            {
-                // First come, first served: only interleaving requests overtake.
-                blocked = true;
-            }
-            node = next;
         }
     }
 

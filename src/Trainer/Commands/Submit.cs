@@ -36,7 +36,8 @@ internal static class Submit
             using (CoordinatorClient client = await local.ConnectAsync(cancellationToken))
             {
                 submitted = await client.SubmitAsync(
-                    new SubmitRequest { Config = job, IdempotencyKey = options.GetValue(key), Paused = options.GetValue(paused) }, cancellationToken);
+                    new SubmitRequest { Config = job, IdempotencyKey = options.GetValue(key), Paused = options.GetValue(paused) },
+                    Environment.GetEnvironmentVariable("TRACEPARENT"), cancellationToken);
             }
             if (options.GetValue(follow))
             {

@@ -11,8 +11,8 @@ internal static class Token
 {
     public static Command Create()
     {
-        var role = new Option<string>("--role") { Description = "user (jobs of one project), worker (an agent) or admin.", Required = true };
-        role.AcceptOnlyFromAmong("user", "worker", "admin");
+        var role = new Option<string>("--role") { Description = "user (jobs of one project), worker (an agent), monitor (reads /metrics) or admin.", Required = true };
+        role.AcceptOnlyFromAmong("user", "worker", "monitor", "admin");
         var project = new Option<string?>("--project") { Description = "Whose jobs a user sees." };
         var file = new Option<string>("--file") { Description = "The list that the token's hash is added to.", Required = true, HelpName = "FILE" };
         var note = new Option<string?>("--note") { Description = "Kept beside it in the list." };

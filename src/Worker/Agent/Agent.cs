@@ -201,6 +201,7 @@ public sealed partial class Agent : IAsyncDisposable
         Node = _options.Node,
         Pool = _options.Pool,
         Host = _options.Host,
+        Sequence = Environment.TickCount64,
         Slots = _options.Slots,
         Kind = _options.Kind,
         Draining = _draining,

@@ -1,3 +1,6 @@
+using System.Buffers;
+using System.Text;
+
 namespace Trainer.Worker.Data;
 
 /// <summary>
@@ -9,24 +12,40 @@ internal static class ByteAlphabet
     private const int FirstSubstitute = 0x100;
 
     private static readonly char[] s_charOfByte = CharOfByte();
-    private static readonly Dictionary<char, byte> s_byteOfChar =
-        Enumerable.Range(0, 256).ToDictionary(b => s_charOfByte[b], b => (byte)b);
+
+    /// <summary>-1: not of the alphabet.</summary>
+    private static readonly short[] s_byteOfChar = ByteOfChar();
 
     public static char ToChar(byte value) => s_charOfByte[value];
 
-    /// <summary>The bytes that a vocabulary entry stands for, or null when it holds a character outside the alphabet.</summary>
-    public static byte[]? ToBytes(string token)
+    /// <summary>
+    /// Writes the bytes that a vocabulary entry stands for: those of its characters or, when one is outside the alphabet, the entry
+    /// itself.
+    /// </summary>
+    /// <param name="token">UTF-8.</param>
+    /// <param name="bytes">Receives them.</param>
+    /// <returns>How many they are.</returns>
+    public static int Decode(ReadOnlySpan<byte> token, IBufferWriter<byte> bytes)
     {
-        var bytes = new byte[token.Length];
-        for (int i = 0; i < token.Length; i++)
+        Span<byte> decoded = bytes.GetSpan(token.Length);
+        int count = 0;
+        for (ReadOnlySpan<byte> left = token; left.Length > 0;)
         {
-            if (!s_byteOfChar.TryGetValue(token[i], out bytes[i]))
+            Rune.DecodeFromUtf8(left, out Rune character, out int length);
+            int known = character.Value < s_byteOfChar.Length ? s_byteOfChar[character.Value] : -1;
+            if (known < 0)
             {
-                return null;
+                token.CopyTo(decoded);
+                count = token.Length;
+                break;
             }
+
+            decoded[count++] = (byte)known;
+            left = left[length..];
         }
 
-        return bytes;
+        bytes.Advance(count);
+        return count;
     }
 
     private static char[] CharOfByte()
@@ -40,5 +59,17 @@ internal static class ByteAlphabet
         }
 
         return chars;
+    }
+
+    private static short[] ByteOfChar()
+    {
+        var bytes = new short[s_charOfByte.Max() + 1];
+        Array.Fill(bytes, (short)-1);
+        for (short b = 0; b < 256; b++)
+        {
+            bytes[s_charOfByte[b]] = b;
+        }
+
+        return bytes;
     }
 }

@@ -9,12 +9,14 @@ namespace Trainer.Worker.Data;
 /// </summary>
 public static class DataPreflight
 {
-    /// <summary>Every problem as one sentence with file, line and cure, at most 20; empty when the data can be trained on.</summary>
-    public static IReadOnlyList<string> Check(JobConfig config)
+    /// <param name="config">The job.</param>
+    /// <param name="loaded">Its tokenizer, when it is loaded already.</param>
+    /// <returns>Every problem as one sentence with file, line and cure, at most 20; empty when the data can be trained on.</returns>
+    public static IReadOnlyList<string> Check(JobConfig config, Tokenizer? loaded = null)
     {
         var problems = new ProblemList();
         DocumentTokenizer? tokenizer = null;
-        Attempt(problems, () => tokenizer = LoadTokenizer(config));
+        Attempt(problems, () => tokenizer = Prepare(config, loaded));
         var split = new HeldOutSplit(config.Seed, config.Data.EvalFraction);
         int documents = CheckAll(config.Data, config.Data.Train, tokenizer, split, problems);
         if (config.Data.Eval.Count > 0)
@@ -51,14 +53,14 @@ public static class DataPreflight
         }
     }
 
-    private static DocumentTokenizer LoadTokenizer(JobConfig config)
+    private static DocumentTokenizer Prepare(JobConfig config, Tokenizer? loaded)
     {
         string directory = config.Model.Tokenizer ?? config.Model.Path
             ?? throw new JobInputException("the job names no tokenizer; set model.tokenizer to a folder that holds tokenizer.json");
         TemplateKind kind = config.Data.Template == TemplateKind.Auto
             ? ChatTemplate.Resolve(TemplateKind.Auto, ModelType(config.Model))
             : config.Data.Template;
-        return new DocumentTokenizer(Tokenizer.Load(directory), ChatTemplate.Create(kind, ChatOptions.From(config.Data)));
+        return new DocumentTokenizer(loaded ?? Tokenizer.Load(directory), ChatTemplate.Create(kind, ChatOptions.From(config.Data)));
     }
 
     /// <summary>Documents that could be read.</summary>

@@ -21,8 +21,9 @@ public sealed class Tokenizer
     /// <summary>Id of each byte's own token, or -1.</summary>
     private readonly int[] _tokenOfByte;
 
-    /// <summary>What each id writes; null for ids that no token has.</summary>
-    private readonly byte[]?[] _bytes;
+    /// <summary>What all tokens write, and where of each id; empty for ids that no token has.</summary>
+    private readonly byte[] _bytes;
+    private readonly (int Start, int Length)[] _written;
     private readonly bool[] _special;
 
     /// <summary>Words seen lately. Slots are overwritten whole, so that threads need no lock.</summary>
@@ -39,23 +40,25 @@ public sealed class Tokenizer
             : null;
         _addedByContent = file.AddedTokens.DistinctBy(token => token.Content).ToDictionary(token => token.Content);
         _tokenOfByte = [.. Enumerable.Range(0, 256)
-            .Select(b => file.Vocabulary.GetValueOrDefault(ByteAlphabet.ToChar((byte)b).ToString(), -1))];
+            .Select(b => file.Vocabulary.TryFind(Encoding.UTF8.GetBytes([ByteAlphabet.ToChar((byte)b)]), out int id) ? id : -1)];
 
-        VocabularySize = 1 + Math.Max(
-            file.Vocabulary.Values.DefaultIfEmpty(-1).Max(),
-            file.AddedTokens.Select(token => token.Id).DefaultIfEmpty(-1).Max());
-        _bytes = new byte[]?[VocabularySize];
+        VocabularySize = 1 + Math.Max(file.Vocabulary.LargestId, file.AddedTokens.Select(token => token.Id).DefaultIfEmpty(-1).Max());
+        _written = new (int, int)[VocabularySize];
         _special = new bool[VocabularySize];
-        foreach ((string token, int id) in file.Vocabulary)
+        var bytes = new ArrayBufferWriter<byte>(file.Vocabulary.Count * 8 + 1);
+        for (int i = 0; i < file.Vocabulary.Count; i++)
         {
-            _bytes[id] = ByteAlphabet.ToBytes(token) ?? Encoding.UTF8.GetBytes(token);
+            ReadOnlySpan<byte> token = file.Vocabulary.At(i, out int id);
+            _written[id] = (bytes.WrittenCount, ByteAlphabet.Decode(token, bytes));
         }
 
         foreach (AddedToken token in file.AddedTokens)
         {
-            _bytes[token.Id] = Encoding.UTF8.GetBytes(token.Content);
+            _written[token.Id] = (bytes.WrittenCount, (int)Encoding.UTF8.GetBytes(token.Content, bytes));
             _special[token.Id] = token.Special;
         }
+
+        _bytes = bytes.WrittenSpan.ToArray();
 
         EndTokens = [.. special.End.Select(token => token.Id ?? TokenId(token.Content!)).Distinct()];
         EndOfText = TryTokenId("<|endoftext|>") ?? (EndTokens.Count > 0 ? EndTokens[0] : null);
@@ -137,11 +140,11 @@ public sealed class Tokenizer
 
     public int? TryTokenId(string token) =>
         _addedByContent.TryGetValue(token, out AddedToken? added) ? added.Id
-        : _file.Vocabulary.TryGetValue(token, out int id) ? id
+        : _file.Vocabulary.TryFind(Encoding.UTF8.GetBytes(token), out int id) ? id
         : null;
 
     internal ReadOnlySpan<byte> Bytes(int id, bool skipSpecial) =>
-        (uint)id >= (uint)_bytes.Length || (skipSpecial && _special[id]) ? default : _bytes[id];
+        (uint)id >= (uint)_written.Length || (skipSpecial && _special[id]) ? default : _bytes.AsSpan(_written[id].Start, _written[id].Length);
 
     /// <summary>.NET without ICU leaves text as it is, which would change token ids without a word.</summary>
     internal static void RequireNfc(Func<string, string> normalize)

@@ -1,4 +1,6 @@
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 
 namespace Trainer.Worker.Data;
@@ -13,8 +15,8 @@ internal sealed class TokenizerFile
 
     private TokenizerFile(string path) => _path = path;
 
-    /// <summary>Byte-level token strings to ids, without added tokens.</summary>
-    public Dictionary<string, int> Vocabulary { get; } = [];
+    /// <summary>Spelled in the byte-level alphabet, without added tokens.</summary>
+    public Vocabulary Vocabulary { get; private set; } = new(0);
 
     public List<AddedToken> AddedTokens { get; } = [];
 
@@ -121,10 +123,11 @@ internal sealed class TokenizerFile
     private void ReadVocabulary(JsonElement model)
     {
         JsonElement vocabulary = Child(model, "vocab", JsonValueKind.Object);
-        Vocabulary.EnsureCapacity(vocabulary.GetPropertyCount());
+        Vocabulary = new Vocabulary(vocabulary.GetPropertyCount());
         foreach (JsonProperty entry in vocabulary.EnumerateObject())
         {
-            Vocabulary[entry.Name] = Id(entry.Value, entry.Name);
+            ReadOnlySpan<byte> name = JsonMarshal.GetRawUtf8PropertyName(entry);
+            Vocabulary.Add(IsPlain(name) ? name : Encoding.UTF8.GetBytes(entry.Name), Id(entry));
         }
     }
 
@@ -133,13 +136,14 @@ internal sealed class TokenizerFile
     {
         JsonElement list = Child(model, "merges", JsonValueKind.Array);
         var merges = new Dictionary<long, MergeTable.Merge>(list.GetArrayLength());
+        byte[] union = new byte[256];
         int rank = 0;
         foreach (JsonElement item in list.EnumerateArray())
         {
-            if (Pair(item) is not [string first, string second]
-                || !Vocabulary.TryGetValue(first, out int left)
-                || !Vocabulary.TryGetValue(second, out int right)
-                || !Vocabulary.TryGetValue(first + second, out int merged))
+            if (!IsPair(item, out ReadOnlySpan<byte> first, out ReadOnlySpan<byte> second)
+                || !Vocabulary.TryFind(first, out int left)
+                || !Vocabulary.TryFind(second, out int right)
+                || !Vocabulary.TryFind(Union(first, second), out int merged))
             {
                 throw Broken($"merge {rank} is {item.GetRawText()}, not a pair of tokens whose union is in the vocabulary");
             }
@@ -148,14 +152,55 @@ internal sealed class TokenizerFile
         }
 
         Merges = new MergeTable(merges);
+
+        ReadOnlySpan<byte> Union(ReadOnlySpan<byte> first, ReadOnlySpan<byte> second)
+        {
+            int length = first.Length + second.Length;
+            if (union.Length < length)
+            {
+                union = new byte[length * 2];
+            }
+
+            first.CopyTo(union);
+            second.CopyTo(union.AsSpan(first.Length));
+            return union.AsSpan(0, length);
+        }
     }
 
-    private static string?[] Pair(JsonElement item) => item.ValueKind switch
+    private static bool IsPair(JsonElement item, out ReadOnlySpan<byte> first, out ReadOnlySpan<byte> second)
     {
-        JsonValueKind.String => item.GetString()!.Split(' '),
-        JsonValueKind.Array when item.GetArrayLength() == 2 => new string?[] { TextOrNull(item[0]), TextOrNull(item[1]) },
-        _ => [],
-    };
+        first = second = default;
+        switch (item.ValueKind)
+        {
+            case JsonValueKind.String:
+                ReadOnlySpan<byte> both = Utf8(item);
+                int space = both.IndexOf((byte)' ');
+                if (space < 0)
+                {
+                    return false;
+                }
+
+                first = both[..space];
+                second = both[(space + 1)..];
+                return true;
+            case JsonValueKind.Array when item.GetArrayLength() == 2
+                && item[0].ValueKind == JsonValueKind.String && item[1].ValueKind == JsonValueKind.String:
+                first = Utf8(item[0]);
+                second = Utf8(item[1]);
+                return true;
+            default:
+                return false;
+        }
+    }
+
+    private static ReadOnlySpan<byte> Utf8(JsonElement text)
+    {
+        ReadOnlySpan<byte> quoted = JsonMarshal.GetRawUtf8Value(text);
+        return IsPlain(quoted) ? quoted[1..^1] : Encoding.UTF8.GetBytes(text.GetString()!);
+    }
+
+    /// <summary>Written as it is, without escapes.</summary>
+    private static bool IsPlain(ReadOnlySpan<byte> json) => !json.Contains((byte)'\\');
 
     private void ReadAddedTokens(JsonElement root)
     {
@@ -194,10 +239,14 @@ internal sealed class TokenizerFile
             ? child
             : throw Broken($"\"{name}\" is missing or not {kind.ToString().ToLowerInvariant()}");
 
-    private int Id(JsonElement value, string token) =>
-        value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out int id) && id is >= 0 and < (1 << 24)
-            ? id
-            : throw Broken($"token \"{token}\" has the id {value.GetRawText()}");
+    private int Id(JsonProperty token) => IdOrNull(token.Value) ?? throw BrokenId(token.Name, token.Value);
+
+    private int Id(JsonElement value, string token) => IdOrNull(value) ?? throw BrokenId(token, value);
+
+    private static int? IdOrNull(JsonElement value) =>
+        value.ValueKind == JsonValueKind.Number && value.TryGetInt32(out int id) && id is >= 0 and < (1 << 24) ? id : null;
+
+    private JobInputException BrokenId(string token, JsonElement id) => Broken($"token \"{token}\" has the id {id.GetRawText()}");
 
     private static string? Text(JsonElement parent, string name) =>
         parent.ValueKind == JsonValueKind.Object && parent.TryGetProperty(name, out JsonElement value) ? TextOrNull(value) : null;

@@ -30,15 +30,17 @@ public sealed class JobModel : IDisposable
     /// <exception cref="JobInputException">A file is missing or damaged, or can't be run here.</exception>
     public static JobModel Load(JobConfig job, Action<string> log)
     {
+        // Reading the tokenizer and loading libtorch take about as long, and neither needs the other.
+        Task<Tokenizer> reading = Task.Run(() => Tokenizer.Load(TokenizerPath(job.Model)));
         QwenConfig config = QwenConfig.Load(ConfigPath(job.Model));
-        Tokenizer tokenizer = Tokenizer.Load(TokenizerPath(job.Model));
+        Device device = ComputeDevice.Choose(job.Model.Device);
+        Tokenizer tokenizer = reading.GetAwaiter().GetResult();
         if (tokenizer.VocabularySize > config.VocabSize)
         {
             throw new JobInputException($"{TokenizerPath(job.Model)}: the tokenizer has {tokenizer.VocabularySize} tokens, "
                 + $"but the model's vocab_size is {config.VocabSize}; take both from the same snapshot");
         }
 
-        Device device = ComputeDevice.Choose(job.Model.Device);
         if (device.type == DeviceType.CUDA)
         {
             // Before the first product: cuBLAS takes its workspace then.

@@ -105,7 +105,7 @@ public sealed class RankProcess : IDisposable
         catch (CollectiveException e)
         {
             Console.Error.WriteLine(e);
-            return Result(RankOutcome.Failed, FailureClass.Infrastructure, $"{e.Message}, at {_reporter.Report.Activity}");
+            return Result(RankOutcome.Failed, FailureClass.Infrastructure, $"{e.Message}, at {_reporter.Report.Activity}") with { LostOthers = true };
         }
         catch (JobInputException e)
         {

@@ -83,6 +83,8 @@ public sealed class RunReport : IDisposable
             Loss = figures.Loss,
             EvalLoss = evaluation ?? report.EvalLoss,
             TokensPerSecond = figures.TokensPerSecond,
+            LearningRate = figures.LearningRate,
+            GradNorm = double.IsFinite(figures.GradientNorm) ? figures.GradientNorm : null,
             EtaSeconds = eta,
         });
         _reporter.Log(FormattableString.Invariant($"step {figures.Step}/{_steps} loss {figures.Loss:F4} norm {figures.GradientNorm:F3} ")

@@ -59,10 +59,10 @@ public sealed class TrainingRun : IDisposable
         _reporter = reporter;
         _time = time;
         _faults = new FaultInjection(attempt, ranks.Rank);
-        set_num_threads(job.Training.Threads ?? Environment.ProcessorCount);
 
         reporter.Enter(RankPhase.Loading, "loading the model");
         _loaded = JobModel.Load(job, reporter.Log);
+        set_num_threads(job.Training.Threads ?? Environment.ProcessorCount);
         reporter.Enter(RankPhase.Preparing, "tokenising the data");
         _data = PreparedData.Prepare(job.Data, job.Seed, _loaded.Tokenizer, _loaded.Template, files.Data);
         reporter.Log($"data: {_data.Train.Certificate}");

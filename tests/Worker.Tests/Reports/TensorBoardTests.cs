@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Text;
 using Trainer.Worker.Reports;
 using Trainer.Worker.Tests.Checkpoints;
@@ -32,7 +31,7 @@ public sealed class TensorBoardTests : IDisposable
             writer.Text("samples/1", 7, new string('x', 300) + " — süß");
         }
 
-        List<Dictionary<int, object>> events = Decode(path);
+        List<Dictionary<int, object>> events = EventFile.Decode(path);
         Assert.Equal(4, events.Count);
         Assert.Equal("brain.Event:2", Text(events[0][3]));
         Assert.All(events, e => Assert.InRange((double)e[1], 1.7e9, 1e11));
@@ -43,11 +42,11 @@ public sealed class TensorBoardTests : IDisposable
 
         value = Value(events[3]);
         Assert.Equal("samples/1", Text(value[1]));
-        Dictionary<int, object> tensor = Fields((byte[])value[8]);
+        Dictionary<int, object> tensor = EventFile.Fields((byte[])value[8]);
         Assert.Equal(7UL, tensor[1]);
-        Assert.Equal(1UL, Fields((byte[])Fields((byte[])tensor[2])[2])[1]);
+        Assert.Equal(1UL, EventFile.Fields((byte[])EventFile.Fields((byte[])tensor[2])[2])[1]);
         Assert.Equal(new string('x', 300) + " — süß", Text(tensor[8]));
-        Assert.Equal("text", Text(Fields((byte[])Fields((byte[])value[9])[1])[1]));
+        Assert.Equal("text", Text(EventFile.Fields((byte[])EventFile.Fields((byte[])value[9])[1])[1]));
     }
 
     [Fact]
@@ -57,91 +56,14 @@ public sealed class TensorBoardTests : IDisposable
         using TensorBoardWriter writer = new(_directory.Path, time, resumedAfterStep: 120);
         Assert.Equal(
             $"events.out.tfevents.{time.GetUtcNow().ToUnixTimeSeconds()}.{Environment.MachineName}.{Environment.ProcessId}", Path.GetFileName(writer.FilePath));
-        Dictionary<int, object> start = Decode(writer.FilePath)[1];
+        Dictionary<int, object> start = EventFile.Decode(writer.FilePath)[1];
         Assert.Equal(121UL, start[2]);
-        Assert.Equal(1UL, Fields((byte[])start[7])[1]);
+        Assert.Equal(1UL, EventFile.Fields((byte[])start[7])[1]);
     }
 
     public void Dispose() => _directory.Dispose();
 
     private static string Text(object field) => Encoding.UTF8.GetString((byte[])field);
 
-    private static Dictionary<int, object> Value(Dictionary<int, object> e) => Fields((byte[])Fields((byte[])e[5])[1]);
-
-    // TFRecord framing, with a CRC of its own: bit by bit, by the definition.
-    private static List<Dictionary<int, object>> Decode(string path)
-    {
-        using FileStream file = new(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
-        byte[] bytes = new byte[file.Length];
-        file.ReadExactly(bytes);
-        List<Dictionary<int, object>> events = [];
-        for (int at = 0; at < bytes.Length;)
-        {
-            int length = (int)BinaryPrimitives.ReadUInt64LittleEndian(bytes.AsSpan(at));
-            Assert.Equal(MaskedCrc(bytes.AsSpan(at, 8)), BinaryPrimitives.ReadUInt32LittleEndian(bytes.AsSpan(at + 8)));
-            byte[] payload = bytes[(at + 12)..(at + 12 + length)];
-            Assert.Equal(MaskedCrc(payload), BinaryPrimitives.ReadUInt32LittleEndian(bytes.AsSpan(at + 12 + length)));
-            events.Add(Fields(payload));
-            at += length + 16;
-        }
-
-        return events;
-    }
-
-    private static uint MaskedCrc(ReadOnlySpan<byte> bytes)
-    {
-        uint crc = 0xffffffff;
-        foreach (byte b in bytes)
-        {
-            crc ^= b;
-            for (int bit = 0; bit < 8; bit++)
-            {
-                crc = (crc & 1) != 0 ? crc >> 1 ^ 0x82f63b78 : crc >> 1;
-            }
-        }
-
-        crc = ~crc;
-        return (crc >> 15 | crc << 17) + 0xa282ead8;
-    }
-
-    private static Dictionary<int, object> Fields(byte[] bytes)
-    {
-        Dictionary<int, object> fields = [];
-        int at = 0;
-        ulong Varint()
-        {
-            ulong value = 0;
-            int shift = 0;
-            byte b;
-            do
-            {
-                b = bytes[at++];
-                value |= (ulong)(b & 0x7f) << shift;
-                shift += 7;
-            }
-            while (b >= 0x80);
-            return value;
-        }
-
-        byte[] Take(int count)
-        {
-            at += count;
-            return bytes[(at - count)..at];
-        }
-
-        while (at < bytes.Length)
-        {
-            ulong key = Varint();
-            fields.Add((int)(key >> 3), (key & 7) switch
-            {
-                0 => Varint(),
-                1 => BinaryPrimitives.ReadDoubleLittleEndian(Take(8)),
-                2 => Take((int)Varint()),
-                5 => BinaryPrimitives.ReadSingleLittleEndian(Take(4)),
-                _ => throw new InvalidDataException($"wire type {key & 7}"),
-            });
-        }
-
-        return fields;
-    }
+    private static Dictionary<int, object> Value(Dictionary<int, object> e) => EventFile.Fields((byte[])EventFile.Fields((byte[])e[5])[1]);
 }

@@ -1,6 +1,6 @@
 using Trainer.Contracts;
 
-namespace Trainer.Coordinator;
+namespace Trainer.Coordinator.Telemetry;
 
 /// <summary>Calls of one type of grain: all of them, and how long those of the last minute took.</summary>
 internal sealed class GrainCalls(TimeProvider time)
