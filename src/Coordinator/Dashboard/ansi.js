@@ -6,12 +6,12 @@ const controls = /\x1b\[([0-9;:?<=>]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x
 // Signs that turn the direction of text around, so that it reads as something else.
 const turns = /[\u202a-\u202e\u2066-\u2069\u200e\u200f]/g;
 
-/** [{ text, classes }], with a note when the line was cut. */
-export function parts(line) {
+/** [{ text, classes }], with a note when the line was cut here, or before by so many characters. */
+export function parts(line, cut = 0) {
   const found = [];
-  let classes = "", last = 0, cut = 0;
+  let classes = "", last = 0;
   if (line.length > longest) {
-    cut = line.length - longest;
+    cut += line.length - longest;
     line = line.slice(0, longest);
   }
   const put = piece => { if (piece) found.push({ text: piece.replace(turns, "\ufffd"), classes }); };

@@ -1,5 +1,5 @@
 // Every job in one list: what it does, what it waits for, what may be done to it.
-import { h, fill, text, attribute, svg, icons } from "./dom.js";
+import { h, add, fill, text, attribute, svg, icons } from "./dom.js";
 import { allJobs, isWhole, watchJobs } from "./rows.js";
 import { WindowList } from "./window-list.js";
 import { actionsOf, perform } from "./actions.js";
@@ -27,6 +27,8 @@ const orders = {
   hours: ["GPU-hours", (a, b) => f.slotSeconds(b) - f.slotSeconds(a) || newest(a, b)],
   loss: ["Loss", (a, b) => (a.loss ?? Infinity) - (b.loss ?? Infinity) || newest(a, b)],
 };
+
+const pageOf = id => `/jobs/${encodeURIComponent(id)}`;
 
 export function jobsPage(main, { navigate }) {
   document.title = "Jobs · Trainer";
@@ -131,31 +133,39 @@ export function jobsPage(main, { navigate }) {
       h("button.quiet", { type: "button", onclick: () => { chosen.clear(); show(); } }, "Clear"));
   }
 
-  function makeRow(job) {
-    const id = job.id;
+  /** Of no job yet: updateRow makes it one's. */
+  function makeRow() {
+    const row = h("div.row", { role: "row" });
     const parts = {
-      check: h("input", { type: "checkbox", "aria-label": `Choose ${id}`, onchange: event => { event.target.checked ? chosen.add(id) : chosen.delete(id); showSelection(); } }),
-      link: h("a.name", { href: `/jobs/${encodeURIComponent(id)}` }, id),
+      check: h("input", { type: "checkbox", onchange: event => { event.target.checked ? chosen.add(row.job) : chosen.delete(row.job); showSelection(); } }),
+      link: h("a.name", null),
       under: h("span.under", null), state: h("span.state", null), reason: h("span.under", null),
       bar: h("span.fill", null), step: h("span", null), phase: h("span.under", null),
       loss: h("span", null), evaluation: h("span.under", null), eta: h("span", null), speed: h("span.under", null), hours: h("span", null), priority: h("span", null), time: h("span", null),
-      more: h("button.quiet.icon", { type: "button", "aria-label": `Actions for ${id}`, "aria-haspopup": "menu", "aria-expanded": "false", onclick: () => {
-        const current = allJobs().get(id);
-        menu(parts.more, [{ label: "Open", run: () => navigate(`/jobs/${encodeURIComponent(id)}`) }, ...actionsOf(current)]);
+      more: h("button.quiet.icon", { type: "button", "aria-haspopup": "menu", "aria-expanded": "false", onclick: () => {
+        const job = allJobs().get(row.job);
+        if (job) menu(parts.more, [{ label: "Open", run: () => navigate(pageOf(job.id)) }, ...actionsOf(job)]);
       } }, svg(icons.more)),
     };
     const cell = (kind, ...children) => h("span", { role: "cell", class: kind }, children);
-    const row = h("div.row", { role: "row" },
+    add(row, [
       cell("c-check", parts.check), cell("c-job", parts.link, parts.under), cell("c-state", parts.state, parts.reason),
       cell("c-progress", h("span.bar-line", null, h("span.track", { "aria-hidden": "true" }, parts.bar), parts.step), parts.phase),
       cell("c-loss num", parts.loss, parts.evaluation), cell("c-eta num", parts.eta, parts.speed), cell("c-hours num", parts.hours),
-      cell("c-priority num", parts.priority), cell("c-time num", parts.time), cell("c-more", parts.more));
+      cell("c-priority num", parts.priority), cell("c-time num", parts.time), cell("c-more", parts.more)]);
     row.parts = parts;
     return row;
   }
 
   function updateRow(row, job, index) {
     const p = row.parts;
+    if (row.job !== job.id) {
+      row.job = job.id;
+      text(p.link, job.id);
+      p.link.href = pageOf(job.id);
+      attribute(p.check, "aria-label", `Choose ${job.id}`);
+      attribute(p.more, "aria-label", `Actions for ${job.id}`);
+    }
     attribute(row, "aria-rowindex", index + 2);
     if (p.check.checked !== chosen.has(job.id)) p.check.checked = chosen.has(job.id);
     text(p.under, [job.project === "default" ? null : job.project, job.pool === "default" ? null : `pool ${job.pool}`, `${job.ranks ?? 1} ${(job.ranks ?? 1) === 1 ? "rank" : "ranks"}`, job.attempt > 1 ? `attempt ${job.attempt}` : null].filter(Boolean).join(" · "));

@@ -5,7 +5,7 @@ import { parts, plain } from "./ansi.js";
 import { WindowList } from "./window-list.js";
 import * as f from "./format.js";
 
-const tail = 256 << 10, back = 512 << 10, mostLines = 50_000, keptOfLine = 4096;
+const tail = 256 << 10, back = 512 << 10, mostLines = 50_000, mostPieces = 16, keptOfLine = 4096;
 const streams = { stdout: "Output", stderr: "Errors", stacks: "Stacks of a hang" };
 
 export function logView(job, change) {
@@ -34,7 +34,7 @@ export function logView(job, change) {
     update: (row, line, index) => {
       const hit = log.hits.has(index), current = log.current === index;
       if (row.line !== line || row.hit !== hit || row.current !== current) {
-        fill(row, parts(line.text).map(part => h("span", { class: part.classes || null }, part.text)), line.cut ? h("span.cut", null, ` … ${line.cut.toLocaleString("en")} more characters`) : null);
+        fill(row, parts(line.text, line.cut).map(part => h("span", { class: part.classes || null }, part.text)));
         row.classList.toggle("hit", hit);
         row.classList.toggle("current", current);
         Object.assign(row, { line, hit, current });
@@ -132,13 +132,28 @@ export function logView(job, change) {
     return { text: line.text + piece.slice(0, room), cut: line.cut + Math.max(0, piece.length - room) };
   }
 
+  /** What is before, from the beginning of a line on: one that is longer than a piece takes several. */
   async function more() {
-    const mine = log, from = Math.max(0, mine.first - back);
-    let bytes = new Uint8Array(await (await ask(`${path()}?offset=${from}`, { signal: mine.abort.signal })).arrayBuffer()).subarray(0, mine.first - from);
-    const begin = from > 0 ? bytes.indexOf(10) + 1 : 0;
-    bytes = bytes.subarray(begin);
-    const before = { partial: null };
-    const lines = split(before, new TextDecoder().decode(bytes));
+    const mine = log, pieces = [];
+    let from = mine.first, begin = 0;
+    earlier.disabled = true;
+    try {
+      while (from > 0 && begin === 0 && pieces.length < mostPieces) {
+        const start = Math.max(0, from - back);
+        const piece = new Uint8Array(await (await ask(`${path()}?offset=${start}`, { signal: mine.abort.signal })).arrayBuffer()).subarray(0, from - start);
+        // The line feed at the very end closes the last line; it does not open one.
+        const feed = piece.subarray(0, pieces.length === 0 ? -1 : undefined).indexOf(10);
+        begin = start === 0 ? 0 : feed + 1;
+        pieces.unshift(piece);
+        from = start;
+      }
+    } catch (error) {
+      if (!mine.abort.signal.aborted) text(state, error.message);
+      return;
+    } finally { earlier.disabled = false; }
+    pieces[0] = pieces[0].subarray(begin);
+    const decoder = new TextDecoder(), before = { partial: null };
+    const lines = pieces.flatMap(piece => split(before, decoder.decode(piece, { stream: true })));
     if (before.partial?.text) lines.push(before.partial);
     mine.first = from + begin;
     mine.lines.unshift(...lines);

@@ -1,8 +1,8 @@
 // A list of any length of which only what is seen is in the document. Rows have one height; they keep their elements, and so the
-// focus, as long as they are seen.
+// focus, as long as they are seen; elements of rows that went out of sight become those of rows that came in.
 
 export class WindowList {
-  /** make(item) gives an element, update(element, item, index) fills it. scroller: an element, or null for the page. */
+  /** make() gives an element, update(element, item, index) makes it the item's. scroller: an element, or null for the page. */
   constructor({ body, height, key, make, update, scroller = null, over = 6 }) {
     Object.assign(this, { body, height, key, make, update, scroller, over, items: [], shown: new Map(), due: false });
     this.onScroll = () => this.soon();
@@ -31,16 +31,17 @@ export class WindowList {
     const end = Math.min(this.items.length, Math.ceil((top + visible) / height) + this.over);
     const wanted = new Map();
     for (let index = first; index < end; index++) wanted.set(this.key(this.items[index], index), index);
+    const spare = [];
     for (const [key, element] of this.shown) {
-      if (!wanted.has(key)) { element.remove(); this.shown.delete(key); }
+      if (wanted.has(key)) continue;
+      this.shown.delete(key);
+      if (element.contains(document.activeElement)) element.remove(); else spare.push(element);
     }
+    spare.reverse();
     let before = null;
     for (const [key, index] of wanted) {
       let element = this.shown.get(key);
-      if (!element) {
-        element = this.make(this.items[index]);
-        this.shown.set(key, element);
-      }
+      if (!element) this.shown.set(key, element = spare.pop() ?? this.make());
       const place = `translateY(${index * height}px)`;
       if (element.style.transform !== place) element.style.transform = place;
       this.update(element, this.items[index], index);
@@ -49,6 +50,7 @@ export class WindowList {
       if (next !== element) this.body.insertBefore(element, next);
       before = element;
     }
+    for (const element of spare) element.remove();
   }
 
   end() {
