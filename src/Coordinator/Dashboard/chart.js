@@ -24,7 +24,11 @@ export class Chart {
   /** lines: { label, dash, points, band, faint }; zoomed(from, to) is told what is chosen by dragging, null for all. */
   constructor({ title, unit = "", lines, zoomed, height = 190, marks = () => [], byTime = () => false, log = false }) {
     Object.assign(this, { title, unit, lines, zoomed, chartHeight: height, marks, byTime, log, data: null });
-    this.readout = h("span.readout", { "aria-hidden": "true" });
+    // The values under the cursor, or the newest, each with the colour of its line.
+    this.place = h("span", null);
+    this.values = lines.map(line => line.quiet ? null : h("span", null));
+    this.swatches = lines.map(line => lines.length > 1 && !line.quiet ? h("span.swatch", null) : null);
+    this.readout = h("span.readout", { "aria-hidden": "true" }, this.place, lines.map((_, i) => this.values[i] && h("span.value", null, this.swatches[i], this.values[i])));
     this.plotPlace = h("div.plot", null);
     this.summary = h("p.hidden", null);
     this.tablePlace = h("div.chart-table", { hidden: true, tabindex: 0, role: "region", "aria-label": `${title}, as a table` });
@@ -51,6 +55,7 @@ export class Chart {
     const series = [{}];
     for (const [index, line] of this.lines.entries()) {
       const stroke = line.colour ?? colours[index % colours.length];
+      if (this.swatches[index]) this.swatches[index].style.background = line.faint ? fade(stroke, 0.45) : stroke;
       series.push({
         label: line.label, stroke: line.faint ? fade(stroke, 0.45) : stroke, width: line.faint ? 1 : 1.75, dash: line.dash, spanGaps: true,
         points: line.points ? { show: true, size: 5, fill: stroke, stroke } : { show: false },
@@ -113,17 +118,17 @@ export class Chart {
 
   show(index) {
     if (!this.data) return;
-    const last = this.data[0].length - 1, at = index ?? last;
-    if (at < 0) { text(this.readout, ""); return; }
-    const parts = [index === null || index === undefined ? null : this.byTime() ? f.timeOfDay(this.data[0][at] * 1000) : `step ${f.integer(this.data[0][at])}`];
+    const isLast = index === null || index === undefined, at = isLast ? this.data[0].length - 1 : index;
+    text(this.place, isLast || at < 0 ? "" : this.byTime() ? f.timeOfDay(this.data[0][at] * 1000) : `step ${f.integer(this.data[0][at])}`);
     for (const [number, line] of this.lines.entries()) {
-      if (line.quiet) continue;
+      if (!this.values[number]) continue;
       const values = this.data[number + 1];
       let value = values?.[at];
-      if ((value === null || value === undefined) && (index === null || line.points)) for (let i = at; i >= 0 && (value === null || value === undefined); i--) value = values?.[i];
-      if (value !== null && value !== undefined) parts.push(`${this.lines.length > 1 ? `${line.label} ` : ""}${(this.format ?? f.number)(value)}${this.unit}`);
+      if (isLast || line.points) for (let i = at; i >= 0 && (value === null || value === undefined); i--) value = values?.[i];
+      const known = value !== null && value !== undefined;
+      text(this.values[number], known ? `${this.lines.length > 1 ? `${line.label} ` : ""}${(this.format ?? f.number)(value)}${this.unit}` : "");
+      this.values[number].parentNode.hidden = !known;
     }
-    text(this.readout, parts.filter(Boolean).join("   "));
   }
 
   describe() {

@@ -99,10 +99,10 @@ export function clusterPage(main, { session }) {
   }
 
   function showGrains(list) {
-    fill(grains, list.map(grain => h("tr", null, h("th", { scope: "row" }, grain.grain), [f.integer(grain.activations), f.number(grain.calls_per_second), time(grain.mean_milliseconds), time(grain.p99_milliseconds), time(grain.max_milliseconds)]
+    fill(grains, list.map(grain => h("tr", null, h("th", { scope: "row" }, grain.grain), [f.integer(grain.activations), f.rate(grain.calls_per_second), time(grain.mean_milliseconds), time(grain.p99_milliseconds), time(grain.max_milliseconds)]
       .map(value => h("td.num", null, value)), h("td.num", { class: grain.recent_errors > 0 ? "num bad" : "num" }, f.integer(grain.errors)), h("td.num", null, f.integer(grain.calls)))));
   }
-  const time = value => value === null ? f.none : value < 1 ? `${Math.round(value * 1000)} µs` : `${f.number(value)} ms`;
+  const time = value => value === null ? f.none : value < 1 ? `${Math.round(value * 1000)} µs` : value < 1000 ? `${value.toFixed(value < 10 ? 1 : 0)} ms` : `${(value / 1000).toFixed(1)} s`;
 
   async function poll() {
     const [nodeList, poolList, grainList] = await Promise.all([get("/v1/nodes"), get("/v1/pools"), isAdmin ? get("/v1/grains") : null]);

@@ -7,7 +7,7 @@ import uPlot from "uplot";
 import * as f from "./format.js";
 
 const most = 8;
-const metrics = { loss: "Loss", eval_loss: "Eval loss", learning_rate: "Learning rate", grad_norm: "Gradient norm", tokens_per_second: "Tokens per second" };
+const metrics = { loss: "Loss", eval_loss: "Eval loss", learning_rate: "Learning rate", grad_norm: "Gradient norm", tokens_per_second: "Tokens per second", mfu: "Model FLOP utilisation" };
 
 export function comparePage(main) {
   document.title = "Compare · Trainer";

@@ -19,6 +19,9 @@ export function number(value) {
   return value.toPrecision(4);
 }
 
+/** Of things a second. */
+export const rate = value => value === 0 ? "0" : value < 0.01 ? "<0.01" : value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : integers.format(Math.round(value));
+
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return none;
   const whole = Math.max(0, Math.round(seconds));

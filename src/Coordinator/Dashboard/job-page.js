@@ -157,7 +157,7 @@ export async function jobPage(main, { navigate }) {
 function overview(now, events, change) {
   const charts = chartsView(now, change);
   const ranks = h("tbody", null), ranksPanel = h("section.panel", { "aria-labelledby": "ranks-title" }, h("h2", { id: "ranks-title" }, "Ranks"),
-    h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Ranks" }, h("table", null, h("thead", null, h("tr", null, ["Rank", "Node", "Doing", "Memory", "Busy"].map(label => h("th", { scope: "col" }, label)))), ranks)));
+    h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Ranks" }, h("table.ranks", null, h("thead", null, h("tr", null, ["Rank", "Doing", "Memory", "Busy"].map(label => h("th", { scope: "col" }, label)))), ranks)));
   const list = h("ol.events", null), eventsPanel = h("section.panel", { "aria-labelledby": "events-title" }, h("h2", { id: "events-title" }, "Events"), list);
   let shown = 0;
 
@@ -174,9 +174,9 @@ function overview(now, events, change) {
     if (f.hasEnded(job) && ranks.childElementCount > 0 && ranks.dataset.attempt === String(job.attempt)) return;
     const found = await get(`${jobPath(job.id)}/ranks`);
     ranks.dataset.attempt = String(found.attempt);
-    fill(ranks, found.ranks.length === 0 ? h("tr", null, h("td.muted", { colspan: 5 }, "No attempt has run yet.")) : found.ranks.map(rank => h("tr", null,
-      h("th", { scope: "row" }, String(rank.rank)), h("td", null, rank.node),
-      h("td", null, rank.alive ? h("span", null, rank.phase ?? "starting", rank.activity ? h("span.under", null, rank.activity) : null) : h("span.muted", null, rank.ending ?? "not running")),
+    fill(ranks, found.ranks.length === 0 ? h("tr", null, h("td.muted", { colspan: 4 }, "No attempt has run yet.")) : found.ranks.map(rank => h("tr", null,
+      h("th", { scope: "row" }, String(rank.rank), h("span.under", { title: rank.node }, rank.node)),
+      h("td", null, rank.alive ? h("span", null, rank.phase ?? "starting", rank.activity ? h("span.under", { title: rank.activity }, rank.activity) : null) : h("span.muted", null, rank.ending ?? "not running")),
       h("td", null, rank.use ? meter(rank.use.memory_bytes / rank.use.memory_limit_bytes, f.bytes(rank.use.memory_bytes), `of ${f.bytes(rank.use.memory_limit_bytes)}`) : f.none),
       h("td", null, rank.use ? meter(Math.min(1, rank.use.busy), f.percent(rank.use.busy)) : f.none))));
   });
