@@ -17,11 +17,11 @@ public sealed class ScreenshotTests(SiteFixture fixture)
         string folder = Environment.GetEnvironmentVariable("TRAINER_SCREENSHOTS") == "1" ? kept : site.Place.PathOf("screenshots");
         Directory.CreateDirectory(folder);
 
-        JobView first = await site.SubmitAsync("qwen3-lora-r8", "training.steps=60", "optimizer.learning_rate=1e-3");
+        JobView first = await site.SubmitAsync("qwen3-lora-r8", "training.steps=120", "evaluation.every=20", "optimizer.learning_rate=3e-4");
         await site.UntilAsync(first.Id, JobStatus.Succeeded);
         JobView failed = await site.SubmitAsync("qwen3-bad-path", "data.train[0].path=/data/missing.jsonl");
         await site.UntilAsync(failed.Id, JobStatus.Failed);
-        JobView main = await site.SubmitAsync("qwen3-sft", "training.steps=3000", "evaluation.every=20", "checkpoint.every=20", "samples.every=50");
+        JobView main = await site.SubmitAsync("qwen3-sft", "training.steps=3000", "evaluation.every=20", "checkpoint.every=20", "samples.every=50", "optimizer.learning_rate=1.5e-4");
         JobFiles files = site.Place.Files.Job(main.Id);
         await Workplace.StepAsync(files, 130);
         LinuxProcesses.Signal(Assert.Single(Workplace.Ranks(files)), LinuxProcesses.Kill);

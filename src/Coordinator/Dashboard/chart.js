@@ -71,7 +71,7 @@ export class Chart {
     const self = this;
     const axis = { stroke: ink, font: "11px Inter, system-ui, sans-serif", ticks: { stroke: grid, width: 1, size: 4 } };
     this.plot = new uPlot({
-      width: this.plotPlace.clientWidth, height: this.chartHeight, legend: { show: false }, padding: [10, 10, 0, 0], series, bands,
+      width: this.plotPlace.clientWidth, height: this.chartHeight, legend: { show: false }, padding: [10, 18, 0, 0], series, bands,
       scales: { x: { time: this.byTime() }, y: { distr: this.log ? 3 : 1, range: this.log ? undefined : (_, low, high) => range(low, high) } },
       axes: [
         { ...axis, grid: { show: false }, size: 28, space: 56, values: this.byTime() ? undefined : (_, splits) => splits.map(step => Number.isInteger(step) ? short(step) : "") },
@@ -93,12 +93,13 @@ export class Chart {
     }, this.data, this.plotPlace);
   }
 
-  /** Attempts that went on: a dashed line with its name. */
+  /** Attempts that went on: a dashed line, with its name where there is room. */
   drawMarks(plot, ink) {
     const context = plot.ctx, { left, top, width, height } = plot.bbox, ratio = devicePixelRatio;
     context.save();
     context.font = `${10 * ratio}px Inter, system-ui, sans-serif`;
     context.textBaseline = "top";
+    context.textAlign = "left";
     for (const mark of this.marks()) {
       const x = plot.valToPos(mark.at, "x", true);
       if (x < left || x > left + width) continue;
@@ -109,6 +110,7 @@ export class Chart {
       context.moveTo(x, top);
       context.lineTo(x, top + height);
       context.stroke();
+      if (this.chartHeight < 180) continue;
       context.fillStyle = ink;
       const wide = context.measureText(mark.label).width;
       context.fillText(mark.label, x + wide + 6 * ratio > left + width ? x - wide - 4 * ratio : x + 4 * ratio, top + 2 * ratio);
@@ -190,5 +192,8 @@ function axisNumber(value, splits) {
   if (value === 0) return "0";
   if (Math.abs(value) >= 1e4) return short(value);
   if (Math.abs(value) < 1e-3 || (step < 1e-4 && step > 0)) return value.toExponential(1);
-  return value.toFixed(step >= 1 ? 0 : Math.min(6, Math.ceil(-Math.log10(step))));
+  // As many places as the steps of the axis need: 0.25 needs two.
+  let places = 0;
+  while (places < 6 && Math.abs(step * 10 ** places - Math.round(step * 10 ** places)) > 1e-6) places++;
+  return value.toFixed(places);
 }

@@ -20,8 +20,8 @@ export function comparePage(main) {
   const add_ = h("input", { type: "text", id: "add", list: "jobs", placeholder: "Add a job …", "aria-label": "Add a job", autocomplete: "off", spellcheck: "false", onchange: () => add() });
   const options = h("datalist", { id: "jobs" }), note = h("p.note", { role: "status" });
   const place = h("div.charts.single", null), body = h("tbody", null);
-  const table = h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Compared jobs" }, h("table.wide-cells", null, h("thead", null, h("tr", null,
-    ["Job", "State", "Steps", "Last", "Lowest", "At step", ""].map((label, i) => h("th", { scope: "col", class: i > 1 && i < 6 ? "num" : null }, label || h("span.hidden", null, "Remove"))))), body));
+  const table = h("div.panel", null, h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Compared jobs" }, h("table.wide-cells", null, h("thead", null, h("tr", null,
+    ["Job", "State", "Steps", "Last", "Lowest", "At step", ""].map((label, i) => h("th", { scope: "col", class: i > 1 && i < 6 ? "num" : null }, label || h("span.hidden", null, "Remove"))))), body)));
   const empty = h("div.empty", null, h("h2", null, "Compare jobs"), h("p", null, "Add up to eight jobs, or choose them in the list of jobs."));
   fill(main, h("div.page", null, h("div.page-head", null, h("h1", null, "Compare")),
     h("div.tools", null, add_, options, metric, h("label.check", { for: "smoothing" }, "Smoothing", smoothing), h("div.tools-end", null, note)), place, table, empty));

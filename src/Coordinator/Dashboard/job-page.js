@@ -56,7 +56,8 @@ export async function jobPage(main, { navigate }) {
     const done = job.steps > 0 ? Math.min(1, job.step / job.steps) : job.status === "succeeded" ? 1 : 0;
     fill_.style.width = `${(done * 100).toFixed(2)}%`;
     attribute(fill_.parentNode, "aria-valuenow", Math.round(done * 100));
-    text(share, job.steps > 0 ? `step ${f.integer(job.step)} of ${f.integer(job.steps)} · ${f.percent(done)}` : job.step > 0 ? `step ${f.integer(job.step)}` : job.status === "succeeded" ? "done" : "not started");
+    text(share, job.steps > 0 ? `step ${f.integer(job.step)} of ${f.integer(job.steps)} · ${f.percent(done)}` : job.step > 0 ? `step ${f.integer(job.step)}` : job.status === "succeeded" ? "done"
+      : job.last_checkpoint_step ? `goes on after step ${f.integer(job.last_checkpoint_step)}` : "not started");
     const last = job.attempts.at(-1);
     const spent = f.slotSeconds({ ...job, attempt_started_at: last && !last.ended_at ? last.started_at : null });
     showFacts([

@@ -9,7 +9,7 @@ export function checkpointsView(job) {
   const body = h("tbody", null), store = h("p.note", null), removed = h("input", { type: "checkbox", id: "removed", onchange: () => show() });
   const empty = h("div.empty.small", { hidden: true }, h("h2", null, "No checkpoints yet"), h("p", null, "A job saves every checkpoint.every steps, and at its end."));
   const table = h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Checkpoints" }, h("table.wide-cells", null,
-    h("thead", null, h("tr", null, ["Step", "State", "Eval loss", "Size", "Attempt", "Committed", ""].map((label, i) => h("th", { scope: "col", class: i === 2 || i === 3 ? "num" : null }, label || h("span.hidden", null, "Download"))))), body));
+    h("thead", null, h("tr", null, ["Step", "State", "Attempt", "Committed", "Eval loss", "Size", ""].map((label, i) => h("th", { scope: "col", class: i === 4 || i === 5 ? "num" : null }, label || h("span.hidden", null, "Download"))))), body));
   let list = null;
 
   function show() {
@@ -23,8 +23,8 @@ export function checkpointsView(job) {
       h("td", null, h("span.tag", { "data-kind": entry.status === "quarantined" ? "bad" : entry.status === "removed" ? "gone" : entry.verified_at ? "good" : "plain" },
         entry.status === "committed" ? (entry.verified_at ? "verified" : "committed") : entry.status), entry.best ? h("span.tag", { "data-kind": "best" }, "best") : null,
         entry.reason ? h("span.under", null, entry.reason) : null),
-      h("td.num", null, f.number(entry.eval_loss)), h("td.num", null, f.bytes(entry.bytes)), h("td", null, String(entry.attempt)),
-      h("td", { title: f.moment(entry.committed_at) }, entry.committed_at ? f.ago(entry.committed_at) : f.none),
+      h("td", null, String(entry.attempt)), h("td", { title: f.moment(entry.committed_at) }, entry.committed_at ? f.ago(entry.committed_at) : f.none),
+      h("td.num", null, f.number(entry.eval_loss)), h("td.num", null, f.bytes(entry.bytes)),
       h("td.num", null, entry.status === "committed"
         ? h("a.button.small", { href: `${jobPath(job().id)}/checkpoints/${entry.step}/archive`, download: "", "aria-label": `Download the checkpoint of step ${entry.step} as tar` }, svg(icons.down), "tar")
         : null))));
@@ -45,7 +45,7 @@ export function samplesView(job) {
   const step = h("input", { type: "range", id: "step", min: 0, max: 0, value: 0, "aria-label": "Step", oninput: () => { chosen = Number(step.value) === steps().length - 1 ? null : steps()[Number(step.value)]; show(); } });
   const label = h("output", { for: "step" }), list = h("div.samples", null);
   const prompt = h("select", { "aria-label": "Prompt", onchange: () => show() });
-  const controls = h("div.tools", { hidden: true }, step, label, h("div.tools-end", null, prompt));
+  const controls = h("div.tools.samples-tools", { hidden: true }, step, label, h("div.tools-end", null, prompt));
   const empty = h("div.empty.small", { hidden: true }, h("h2", null, "No samples yet"), h("p", null, "Set samples.every and samples.prompts in the job file to see what the model says as it learns."));
 
   const steps = () => [...new Set(samples.map(sample => sample.step))].sort((a, b) => a - b);
