@@ -100,6 +100,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
         await using Visit visit = await fixture.Browser.VisitAsync(Site);
         await visit.GoAsync($"/jobs/{job.Id}?tab=logs");
         ILocator log = visit.Page.GetByRole(AriaRole.Log);
+        await Site.UntilAsync(job.Id, JobStatus.Succeeded);
         await Expect(log).ToContainTextAsync("step 60/60");
         await visit.Page.GetByLabel("Search this log").FillAsync("STEP 17/60");
         await Expect(visit.Page.Locator(".line.current")).ToContainTextAsync("step 17/60");
