@@ -68,7 +68,7 @@ export function jobsPage(main, { navigate }) {
       h("div.tools", null, chips, h("div.tools-end", null, project, pool, order, h("div.search", null, svg(icons.search), search))),
       selection, table, empty));
 
-  const list = new WindowList({ body, height: () => matchMedia("(max-width: 760px)").matches ? 92 : 54, key: job => job.id, make: makeRow, update: updateRow });
+  const list = new WindowList({ body, over: 3, height: () => matchMedia("(max-width: 760px)").matches ? 92 : 54, key: job => job.id, make: makeRow, update: updateRow });
 
   function change(what) {
     Object.assign(view, what);
@@ -165,6 +165,7 @@ export function jobsPage(main, { navigate }) {
       p.link.href = pageOf(job.id);
       attribute(p.check, "aria-label", `Choose ${job.id}`);
       attribute(p.more, "aria-label", `Actions for ${job.id}`);
+      attribute(p.time, "title", f.moment(job.submitted_at));
     }
     attribute(row, "aria-rowindex", index + 2);
     if (p.check.checked !== chosen.has(job.id)) p.check.checked = chosen.has(job.id);
@@ -186,7 +187,6 @@ export function jobsPage(main, { navigate }) {
     text(p.hours, f.hours(f.slotSeconds(job)));
     text(p.priority, String(job.priority ?? 0));
     text(p.time, f.ago(job.submitted_at));
-    attribute(p.time, "title", f.moment(job.submitted_at));
   }
 
   function onKey(event) {
