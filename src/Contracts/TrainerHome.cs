@@ -25,6 +25,9 @@ public sealed record TrainerHome(string Directory)
     /// <summary>Held by the agent as long as it lives.</summary>
     public string AgentLock => Path.Combine(Directory, "agent.lock");
 
+    /// <summary>What may be deleted at any time: tokenizers as they were read once.</summary>
+    public string Tokenizers => Path.Combine(Directory, "tokenizers");
+
     public string Jobs => Path.Combine(Directory, "jobs");
 
     public JobFiles Job(JobId id) => new(Path.Combine(Jobs, id.Value));
