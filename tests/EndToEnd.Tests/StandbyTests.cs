@@ -18,6 +18,9 @@ public sealed class StandbyTests
         await Workplace.StepAsync(files, 1);
         Assert.Contains(waiting, Workplace.Ranks(files));
         Assert.Equal(("1", "0"), (LinuxProcesses.Variable(waiting, "TRAINER_ATTEMPT"), LinuxProcesses.Variable(waiting, "TRAINER_RANK")));
+        // Short of memory, the system takes it before the agent; its death leaves no core file.
+        Assert.Equal("500", File.ReadAllText($"/proc/{waiting}/oom_score_adj").Trim());
+        Assert.Matches("Max core file size +0 +0", File.ReadAllText($"/proc/{waiting}/limits"));
         Assert.Equal("", File.ReadAllText(files.Attempt(1).Stderr));
         second = await place.FinishAsync(second.Id);
         Assert.Equal((JobStatus.Succeeded, 1), (second.Status, second.Attempt));
