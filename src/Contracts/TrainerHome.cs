@@ -28,6 +28,9 @@ public sealed record TrainerHome(string Directory)
     /// <summary>The port of this machine at which the owner's browser last reached the coordinator.</summary>
     public string DashboardPort => Path.Combine(Directory, "dashboard.port");
 
+    /// <summary>What may be deleted at any time: tokenizers as they were read once.</summary>
+    public string Tokenizers => Path.Combine(Directory, "tokenizers");
+
     public string Jobs => Path.Combine(Directory, "jobs");
 
     public JobFiles Job(JobId id) => new(Path.Combine(Jobs, id.Value));

@@ -47,7 +47,8 @@ public static class AttemptWatch
             return new RankEnded(now, job.Attempt, wrong.Result!);
         }
         bool all = ended.Length == job.Spec.Ranks;
-        if (!all && endedFor < options.CauseTakes)
+        bool onlyVictims = ended.All(rank => rank.Result is { LostOthers: true });
+        if (!all && endedFor < (onlyVictims ? options.CauseTakesLongest : options.CauseTakes))
         {
             return null;  // the rank that failed first may not have told yet; its peers have only lost it
         }

@@ -35,6 +35,9 @@ public sealed record CoordinatorOptions
     /// <summary>After one rank ended, what the others may take to tell why.</summary>
     public TimeSpan CauseTakes { get; init; } = TimeSpan.FromSeconds(2);
 
+    /// <summary>The same, when all that have ended have only lost another.</summary>
+    public TimeSpan CauseTakesLongest { get; init; } = TimeSpan.FromSeconds(10);
+
     /// <summary>Where jobs that name no checkpoint store keep theirs, each in a folder of its own; null: on the node of rank 0.</summary>
     public string? Store { get; init; }
 

@@ -44,5 +44,6 @@ var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --foll
     Completion.Create(),
     Stop.Create(),
     Rank.Create(),
+    Standby.Create(),
 };
 return await CommandLine.RunAsync(root, args);

@@ -33,6 +33,9 @@ public sealed class AttemptWatchTests
         Assert.IsType<RankLost>(Judge(Running(), [Rank(0), dead], ended: TimeSpan.FromSeconds(3)));
         RankState orphan = dead with { Result = Failed(FailureClass.Infrastructure, "its agent is gone") };
         RankState peer = follower with { Result = follower.Result! with { LostOthers = true } };
+        // Somebody was lost: who it was is worth a longer wait, but not an endless one.
+        Assert.False(Judge(Running(), [peer, Rank(1)], ended: TimeSpan.FromSeconds(9)) is RankEnded or RankLost);
+        Assert.Equal(peer.Result, Assert.IsType<RankEnded>(Judge(Running(), [peer, Rank(1)], ended: TimeSpan.FromSeconds(11))).Result);
         Assert.Equal("its agent is gone", Assert.IsType<RankEnded>(Judge(Running(), [peer, orphan], ended: TimeSpan.FromSeconds(1))).Result.Message);
     }
 

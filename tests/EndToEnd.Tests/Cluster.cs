@@ -75,10 +75,11 @@ internal sealed class Cluster : IDisposable
         var ranks = new SortedDictionary<int, int>();
         foreach (int pid in LinuxProcesses.WithVariable("TRAINER_HOME", HomeOf(node).Directory))
         {
-            if (LinuxProcesses.Variable(pid, "TRAINER_RANK") is { } rank && LinuxProcesses.CommandLine(pid).Contains(" rank --job-dir", StringComparison.Ordinal)
+            // One that waits to become a rank has spaces there.
+            if (int.TryParse(LinuxProcesses.Variable(pid, "TRAINER_RANK"), NumberStyles.None, CultureInfo.InvariantCulture, out int rank)
                 && !LinuxProcesses.CommandLine(pid).StartsWith("/bin/sh", StringComparison.Ordinal))
             {
-                ranks[int.Parse(rank, CultureInfo.InvariantCulture)] = pid;
+                ranks[rank] = pid;
             }
         }
         return ranks;

@@ -11,7 +11,7 @@ namespace Trainer.EndToEnd.Tests;
 internal sealed record Fault(Func<FaultRun, Task> Strike, int Attempts, params string[] Events)
 {
     /// <summary>Steps of a training that ends soon after a fault that is over at once, of one that outlives 10 s, and of one that outlives a lease.</summary>
-    private const int Short = 40, Medium = 120, Long = 330;
+    private const int Short = 80, Medium = 120, Long = 330;
 
     public int Ranks { get; init; } = 3;
     public int Agents { get; init; } = 3;
@@ -29,9 +29,6 @@ internal sealed record Fault(Func<FaultRun, Task> Strike, int Attempts, params s
 
     /// <summary>Every run of the tests tries it.</summary>
     public bool IsQuick { get; init; }
-
-    /// <summary>However often the others are tried.</summary>
-    public bool IsTriedOnce { get; init; }
 
     /// <summary>No step is trained twice.</summary>
     public bool LosesNoStep { get; init; }
@@ -155,12 +152,12 @@ internal sealed record Fault(Func<FaultRun, Task> Strike, int Attempts, params s
 
         ["coordinator and agents are gone for more than a minute"] = new(run => run.OrphanRanksAsync(), 2, "its agent is gone", "attempt 2 starts")
         {
-            Steps = 500, IsTriedOnce = true,
+            Steps = 500,
         },
 
         ["one of six ranks on three agents is killed"] = new(run => run.KillRank("w2"), 2, "ended without a result", "attempt 2 starts")
         {
-            Ranks = 6, Slots = 2, Noticed = "attempt 1 ended", NoticedWithin = 5, IsTriedOnce = true,
+            Ranks = 6, Slots = 2, Noticed = "attempt 1 ended", NoticedWithin = 5,
         },
     };
 }

@@ -30,6 +30,13 @@ public sealed class SecretTests
         var answers = new List<string>();
         place.Environment["TRAINER_TOKEN"] = "trn_wrong-secret-token";
         await Cluster.UntilAsync(async () => await AskAsync("list") == 4 && answers[^1].Contains("a valid token is needed", StringComparison.Ordinal), "a coordinator that refuses the token");
+        foreach (string token in new[] { "trn_wrong-secret-token", user })
+        {
+            Outcome refused = await RefusedAgentAsync(token);
+            Assert.True(refused.ExitCode == 4, refused.Everything);
+            Assert.Contains("refuses this agent's token", refused.Error, StringComparison.Ordinal);
+            answers.Add(refused.Everything);
+        }
         place.Environment["TRAINER_TOKEN"] = user;
         Assert.Equal(0, await AskAsync("submit", TinyJob.File, "--set", "checkpoint.store=azblob://box/tiny"));
 
@@ -56,6 +63,15 @@ public sealed class SecretTests
         foreach (int pid in LinuxProcesses.WithVariable("TRAINER_HOME", place.PathOf("w1")))
         {
             LinuxProcesses.Signal(pid, LinuxProcesses.Kill);
+        }
+
+        async Task<Outcome> RefusedAgentAsync(string token)
+        {
+            using TrainerProgram refused = TrainerProgram.Start(place.Folder, new Dictionary<string, string>(place.Environment)
+            {
+                ["TRAINER_TOKEN"] = token, ["TRAINER_HOME"] = place.PathOf("w2"),
+            }, "worker", "--name", "w2", "--slots", "1");
+            return await refused.WaitAsync();
         }
 
         async Task<int> AskAsync(params string[] arguments)

@@ -24,6 +24,8 @@ internal static class Submit
         command.SetAction(async (options, cancellationToken) =>
         {
             CoordinatorLocator local = CoordinatorLocator.FromEnvironment();
+            // Found while the job is checked: each takes half a second.
+            Task<CoordinatorClient?> finding = options.GetValue(dryRun) ? Task.FromResult<CoordinatorClient?>(null) : Task.Run(() => local.FindAsync(cancellationToken), cancellationToken);
             // Paths of a cluster's job are its workers': only they can look.
             JobConfig job = Shared.Load(options.GetRequiredValue(file), Overrides(options), local.IsRemote ? _ => [] : preflight);
             bool json = options.GetValue(format) == "json";
@@ -33,7 +35,7 @@ internal static class Submit
                 return ExitCode.Succeeded;
             }
             JobView submitted;
-            using (CoordinatorClient client = await local.ConnectAsync(cancellationToken))
+            using (CoordinatorClient client = await finding ?? await local.ConnectAsync(cancellationToken))
             {
                 submitted = await client.SubmitAsync(
                     new SubmitRequest { Config = job, IdempotencyKey = options.GetValue(key), Paused = options.GetValue(paused) },

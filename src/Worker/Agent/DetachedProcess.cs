@@ -8,7 +8,9 @@ namespace Trainer.Worker.Agent;
 public static class DetachedProcess
 {
     // Redirects, then becomes the command: same pid. Lets go of what the starter's shell had open, such as a lock.
-    private const string Become = """out=$0; err=$1; shift; exec "$@" >>"$out" 2>>"$err" </dev/null 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-""";
+    private const string Become = """out=$0; err=$1; shift; exec "$@" >>"$out" 2>>"$err" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-""";
+
+    private const string Deaf = " </dev/null";
 
     // What is short of memory or time is taken from the command first, and its death leaves no core file of gigabytes.
     private const string Yield = "ulimit -c 0; { echo 500 >/proc/self/oom_score_adj; renice -n 5 -p $$; } >/dev/null 2>&1; ";
@@ -18,7 +20,7 @@ public static class DetachedProcess
     public static ProcessIdentity Start(
         IEnumerable<string> command, string stdout, string stderr, string folder, IReadOnlyDictionary<string, string?> environment)
     {
-        using Process process = Start(Become, command, stdout, stderr, folder, environment);
+        using Process process = Start(Become + Deaf, command, stdout, stderr, folder, environment);
         // One that has ended already is known by being gone.
         return ProcessTable.Find(process.Id) ?? new ProcessIdentity { Pid = process.Id, StartTime = 0 };
     }
@@ -37,12 +39,20 @@ public static class DetachedProcess
     /// <inheritdoc cref="Start(IEnumerable{string}, string, string, string, IReadOnlyDictionary{string, string?})"/>
     internal static Process StartYielding(
         IEnumerable<string> command, string stdout, string stderr, string folder, IReadOnlyDictionary<string, string?> environment) =>
-        Start(Yield + Become, command, stdout, stderr, folder, environment);
+        Start(Yield + Become + Deaf, command, stdout, stderr, folder, environment);
+
+    /// <summary>Starts one that yields too, and that listens: what is written to its standard input reaches it, and that ends with this process.</summary>
+    /// <inheritdoc cref="Start(IEnumerable{string}, string, string, string, IReadOnlyDictionary{string, string?})"/>
+    internal static Process StartWaiting(IEnumerable<string> command, string folder, IReadOnlyDictionary<string, string?> environment) =>
+        Start(Yield + Become, command, "/dev/null", "/dev/null", folder, environment, listens: true);
 
     private static Process Start(
-        string script, IEnumerable<string> command, string stdout, string stderr, string folder, IReadOnlyDictionary<string, string?> environment)
+        string script, IEnumerable<string> command, string stdout, string stderr, string folder, IReadOnlyDictionary<string, string?> environment, bool listens = false)
     {
-        var start = new ProcessStartInfo("setsid", ["/bin/sh", "-c", script, stdout, stderr, .. command]) { UseShellExecute = false, WorkingDirectory = folder };
+        var start = new ProcessStartInfo("setsid", ["/bin/sh", "-c", script, stdout, stderr, .. command])
+        {
+            UseShellExecute = false, WorkingDirectory = folder, RedirectStandardInput = listens,
+        };
         foreach ((string name, string? value) in environment)
         {
             start.Environment[name] = value;

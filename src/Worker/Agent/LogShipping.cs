@@ -23,6 +23,9 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
     private bool _reached = true;
     private volatile string? _problem;
 
+    // Read before a rank is started here: one that is being started is not yet known to live.
+    private readonly RankName[] _left = [.. Unshipped(home)];
+
     /// <summary>Why the coordinator, which answers, does not take what ranks write; null: it does.</summary>
     public string? Problem => _problem;
 
@@ -31,7 +34,7 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
 
     public async Task RunAsync(CancellationToken cancellationToken)
     {
-        foreach (RankName name in Unshipped())
+        foreach (RankName name in _left)
         {
             Track(name);
         }
@@ -177,7 +180,7 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
     }
 
     /// <summary>Ranks that an agent before this one started, and whose logs may not have arrived.</summary>
-    private IEnumerable<RankName> Unshipped()
+    private static IEnumerable<RankName> Unshipped(TrainerHome home)
     {
         if (!Directory.Exists(home.Jobs))
         {

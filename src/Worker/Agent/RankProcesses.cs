@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using Trainer.Contracts;
+using Trainer.Worker.Training;
 
 namespace Trainer.Worker.Agent;
 
@@ -8,7 +9,7 @@ namespace Trainer.Worker.Agent;
 /// Rank processes of this home. A rank lives in a session of its own and writes to files, so that it survives the agent;
 /// variables in its environment (inherited by its children) say which it is.
 /// </summary>
-internal sealed class RankProcesses(AgentOptions options)
+internal sealed class RankProcesses(AgentOptions options) : IDisposable
 {
     private const string JobVariable = "TRAINER_JOB_DIR";
     private const string AttemptVariable = "TRAINER_ATTEMPT";
@@ -16,6 +17,13 @@ internal sealed class RankProcesses(AgentOptions options)
     private const string DeviceVariable = "CUDA_VISIBLE_DEVICES";
 
     private readonly TrainerHome _home = options.Home;
+
+    /// <summary>None when another program stands in for ours.</summary>
+    private readonly Standby? _standby = options.RankCommand is null ? new Standby(device => StartWaiting(options.Home, device)) : null;
+
+    /// <summary>Gets ready for ranks in these slots: a device, or null for a CPU slot.</summary>
+    /// <exception cref="System.ComponentModel.Win32Exception">setsid cannot be run.</exception>
+    public void Prepare(IEnumerable<string?> slots, TimeSpan now) => _standby?.Keep(slots, now);
 
     /// <summary>Starts a rank for the first and only time.</summary>
     /// <param name="device">The one that it may see; null on a CPU slot.</param>
@@ -34,23 +42,18 @@ internal sealed class RankProcesses(AgentOptions options)
             File.Move(partial, files.Config, overwrite: true);
         }
         File.WriteAllBytes(own.StartedOf(rank), []);
-        var environment = new Dictionary<string, string?>
+        var names = new Dictionary<string, string>
         {
             [JobVariable] = files.Directory,
             [AttemptVariable] = Text(attempt),
             [RankVariable] = Text(rank),
-            // Ranks speak to the agent only.
-            ["TRAINER_TOKEN"] = null,
-            ["TRAINER_DATABASE"] = null,
         };
-        if (device is not null)
-        {
-            environment[DeviceVariable] = device;
-        }
-        Process process = DetachedProcess.StartYielding(
-            [.. options.RankCommand ?? DetachedProcess.Self("rank"), "--job-dir", files.Directory, "--attempt", Text(attempt), "--socket", _home.AgentSocket,
-                "--rank", Text(rank), "--world-size", Text(assignment.WorldSize), "--host", options.Host],
-            own.StdoutOf(rank), own.StderrOf(rank), files.Directory, environment);
+        var place = new RankPlace(files.Directory, attempt, _home.AgentSocket, rank, assignment.WorldSize, options.Host);
+        Process process = _standby?.Become(new StandbyOrder(place, own.StdoutOf(rank), own.StderrOf(rank), names), device)
+            ?? DetachedProcess.StartYielding(
+                [.. options.RankCommand ?? DetachedProcess.Self("rank"), "--job-dir", place.JobDirectory, "--attempt", Text(attempt), "--socket", place.Socket,
+                    "--rank", Text(rank), "--world-size", Text(place.WorldSize), "--host", place.Host],
+                own.StdoutOf(rank), own.StderrOf(rank), files.Directory, EnvironmentWith(names, device));
         IdentityFile.Write(own.StartedOf(rank), ProcessTable.Find(process.Id) ?? new ProcessIdentity { Pid = process.Id, StartTime = 0 });
         return process;
     }
@@ -75,6 +78,8 @@ internal sealed class RankProcesses(AgentOptions options)
     /// <summary>Every process of every rank of this home, children included; a rank itself leads its session.</summary>
     public IReadOnlyList<FoundRank> Find() => [.. ProcessTable.WithVariable(JobVariable).Select(Identify).OfType<FoundRank>()];
 
+    public void Dispose() => _standby?.Dispose();
+
     private FoundRank? Identify(FoundProcess found)
     {
         string folder = found.Variable(JobVariable)!;
@@ -83,6 +88,26 @@ internal sealed class RankProcesses(AgentOptions options)
             : null;
 
         int Number(string variable) => int.TryParse(found.Variable(variable), NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number : 0;
+    }
+
+    private static Process StartWaiting(TrainerHome home, string? device) => DetachedProcess.StartWaiting(
+        DetachedProcess.Self("standby"), home.Directory,
+        EnvironmentWith(new[] { JobVariable, AttemptVariable, RankVariable }.ToDictionary(name => name, _ => OwnEnvironment.Room), device));
+
+    /// <param name="device">The one that the process may see.</param>
+    private static Dictionary<string, string?> EnvironmentWith(Dictionary<string, string> names, string? device)
+    {
+        // Ranks speak to the agent only.
+        var environment = new Dictionary<string, string?> { ["TRAINER_TOKEN"] = null, ["TRAINER_DATABASE"] = null };
+        foreach ((string name, string value) in names)
+        {
+            environment[name] = value;
+        }
+        if (device is not null)
+        {
+            environment[DeviceVariable] = device;
+        }
+        return environment;
     }
 
     private static string Text(int number) => number.ToString(CultureInfo.InvariantCulture);

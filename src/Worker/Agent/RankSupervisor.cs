@@ -120,6 +120,7 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
         bool settled = _ranks.Keys.All(IsWanted) && wanted.Keys.All(_ranks.ContainsKey);
         if (settled && !_scanDue)
         {
+            Prepare(wanted.Count, now);
             return false;
         }
         IReadOnlyList<FoundRank> found = _processes.Find();
@@ -137,6 +138,20 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
         foreach (SupervisedRank rank in _ranks.Values)
         {
             rank.Dispose();
+        }
+        _processes.Dispose();
+    }
+
+    /// <summary>When nothing else is to do: a rank that is wanted comes first.</summary>
+    private void Prepare(int wanted, TimeSpan now)
+    {
+        try
+        {
+            _processes.Prepare(_condemned is null ? FreeSlots(options.Slots - wanted) : [], now);
+        }
+        catch (Win32Exception)
+        {
+            // Nor can a rank be started then, and that is told.
         }
     }
 
@@ -242,8 +257,12 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
         SupervisedRank Dead(string words, ProcessIdentity? process = null) => SupervisedRank.Dead(assignment.Name, process, files, words, clock.Now);
     }
 
-    private string? FreeDevice() =>
-        options.Devices.Except(_ranks.Values.Where(rank => rank.IsAlive).Select(rank => rank.Device).OfType<string>()).FirstOrDefault();
+    private string? FreeDevice() => FreeDevices().FirstOrDefault();
+
+    private IEnumerable<string> FreeDevices() => options.Devices.Except(_ranks.Values.Where(rank => rank.IsAlive).Select(rank => rank.Device).OfType<string>());
+
+    /// <returns>The device of each; null for a CPU slot.</returns>
+    private IEnumerable<string?> FreeSlots(int count) => options.Kind == SlotKind.Cuda ? FreeDevices().Take(count) : Enumerable.Repeat<string?>(null, Math.Max(0, count));
 
     /// <returns>False when there is nothing to attach to.</returns>
     private bool Attach(FoundRank found)

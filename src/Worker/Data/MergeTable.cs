@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Runtime.CompilerServices;
 
 namespace Trainer.Worker.Data;
 
@@ -16,6 +17,31 @@ internal sealed class MergeTable(Dictionary<long, MergeTable.Merge> merges)
     private readonly record struct Candidate(int Position, int Left, int Right, int Merged);
 
     public static long Key(int left, int right) => ((long)left << 32) | (uint)right;
+
+    /// <exception cref="EndOfStreamException">There is less than was written.</exception>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static MergeTable Read(BinaryReader reader)
+    {
+        int count = reader.ReadInt32();
+        var merges = new Dictionary<long, Merge>(count);
+        for (int i = 0; i < count; i++)
+        {
+            merges[reader.ReadInt64()] = new Merge(reader.ReadInt32(), reader.ReadInt32());
+        }
+
+        return new MergeTable(merges);
+    }
+
+    public void Write(BinaryWriter writer)
+    {
+        writer.Write(_merges.Count);
+        foreach ((long key, Merge merge) in _merges)
+        {
+            writer.Write(key);
+            writer.Write(merge.Rank);
+            writer.Write(merge.Token);
+        }
+    }
 
     public int[] Apply(ReadOnlySpan<int> bytes)
     {

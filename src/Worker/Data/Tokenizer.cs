@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Text;
+using Trainer.Contracts;
 
 namespace Trainer.Worker.Data;
 
@@ -83,9 +84,12 @@ public sealed class Tokenizer
 
     /// <param name="directory">Holds tokenizer.json and, if the model brings them, tokenizer_config.json and generation_config.json.</param>
     /// <exception cref="JobInputException">A file is missing, broken, or of a kind that is not supported.</exception>
-    public static Tokenizer Load(string directory)
+    public static Tokenizer Load(string directory) => Load(directory, TrainerHome.FromEnvironment());
+
+    /// <param name="home">Where tokenizers that were read once are kept.</param>
+    internal static Tokenizer Load(string directory, TrainerHome home)
     {
-        var file = TokenizerFile.Load(Path.Combine(directory, "tokenizer.json"));
+        var file = TokenizerFile.Load(Path.Combine(directory, "tokenizer.json"), new TokenizerCache(home));
         if (file.Nfc)
         {
             RequireNfc(text => text.Normalize());

@@ -30,6 +30,7 @@ public sealed class RankProcess : IDisposable
     private readonly CancellationTokenSource _stop = new();
     private readonly CancellationTokenSource _ended = new();
     private volatile bool _ordered;
+    private bool _left;
     private TrainingRun? _run;
 
     private RankProcess(RankPlace place)
@@ -82,7 +83,7 @@ public sealed class RankProcess : IDisposable
             return 1;
         }
 
-        result.Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
+        Leave(result);
         _reporter.Log($"{result.Outcome.ToString().ToLowerInvariant()} at step {result.Step}{(result.Message is null ? "" : ": " + result.Message)}");
         _ended.Cancel();
         heartbeats.GetAwaiter().GetResult();
@@ -148,6 +149,15 @@ public sealed class RankProcess : IDisposable
         Checkpoints = _run?.Checkpoints,
     };
 
+    /// <summary>The first result is the cause: while a process exits, its training may yet fail for want of its peers.</summary>
+    private void Leave(RankResult result)
+    {
+        if (!Interlocked.Exchange(ref _left, true))
+        {
+            result.Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
+        }
+    }
+
     private int? LastCommitted => _run?.LastCommitted is > 0 and int step ? step : null;
 
     private async Task HeartbeatAsync()
@@ -201,7 +211,7 @@ public sealed class RankProcess : IDisposable
     {
         RankResult result = Result(RankOutcome.Failed, FailureClass.Infrastructure, "its agent is gone");
         _reporter.Log($"{result.Message}: ending at once");
-        result.Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
+        Leave(result);
         Environment.Exit(1);
     }
 
@@ -220,7 +230,7 @@ public sealed class RankProcess : IDisposable
             if (_place.WorldSize == 1 && _reporter.Report.Phase is (RankPhase.Loading or RankPhase.Preparing))
             {
                 _reporter.Log("ordered to stop before the first step: ending at once");
-                Result(RankOutcome.Cancelled, null, null).Write(_files.Attempt(_place.Attempt).ResultOf(_place.Rank));
+                Leave(Result(RankOutcome.Cancelled, null, null));
                 Environment.Exit(0);
             }
 
