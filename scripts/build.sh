@@ -37,6 +37,12 @@ system_packages() {
     [ -f /usr/include/gloo/context.h ] || missing+=(libgloo-dev)
     compgen -G '/usr/lib/*/openblas-pthread/libopenblas.so.0' >/dev/null || missing+=(libopenblas0-pthread)
   fi
+  if [ "$what" = all ]; then
+    # Tests of the dashboard: a browser, and fonts for it.
+    command -v chromium >/dev/null || missing+=(chromium)
+    compgen -G '/usr/share/fonts/*/inter*' >/dev/null || missing+=(fonts-inter)
+    compgen -G '/usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf' >/dev/null || missing+=(fonts-dejavu-core)
+  fi
   [ ${#missing[@]} -eq 0 ] && return
   local line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
   command -v apt-get >/dev/null || fail "Missing: ${missing[*]}. Install them with your package manager and run this again."
@@ -122,9 +128,9 @@ managed_step() { # stamp, title, target, sources...
 mkdir -p artifacts
 exec 9> artifacts/.lock
 flock 9
-if changed artifacts/.system scripts/build.sh; then
+if changed "artifacts/.system-$what" scripts/build.sh; then
   system_packages
-  touch artifacts/.system
+  touch "artifacts/.system-$what"
 fi
 [ "$what" != all ] || fetch_promtool
 # MSBuild reads it too.

@@ -31,6 +31,15 @@ namespace Trainer.Contracts;
 [JsonSerializable(typeof(PoolView))]
 [JsonSerializable(typeof(QuotaRequest))]
 [JsonSerializable(typeof(AccessEntry[]))]
+[JsonSerializable(typeof(JobRow))]
+[JsonSerializable(typeof(RankList))]
+[JsonSerializable(typeof(MetricsSeries))]
+[JsonSerializable(typeof(GrainList))]
+[JsonSerializable(typeof(SessionRequest))]
+[JsonSerializable(typeof(SessionView))]
+[JsonSerializable(typeof(SignInCode))]
+[JsonSerializable(typeof(DashboardRequest))]
+[JsonSerializable(typeof(DashboardView))]
 public sealed partial class ContractsJson : JsonSerializerContext
 {
     /// <summary>The same on one line, as streams of records need it.</summary>

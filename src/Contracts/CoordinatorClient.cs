@@ -173,6 +173,16 @@ public sealed class CoordinatorClient : IDisposable
         (await SendAsync(HttpMethod.Put, LogUrl(rank, stream, offset),
             new ReadOnlyMemoryContent(bytes), ContractsJson.Default.LogLength, cancellationToken)).Length;
 
+    /// <summary>A code that signs in to the dashboard once, as this client.</summary>
+    public Task<SignInCode> SignInCodeAsync(CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Post, "session/codes", null, ContractsJson.Default.SignInCode, cancellationToken);
+
+    /// <summary>Has the coordinator listen on its machine for its owner's browser.</summary>
+    /// <param name="port">0: that of before, or any.</param>
+    public Task<DashboardView> OpenDashboardAsync(int port, CancellationToken cancellationToken = default) =>
+        SendAsync(HttpMethod.Put, "v1/dashboard", JsonContent.Create(new DashboardRequest { Port = port }, ContractsJson.Default.DashboardRequest),
+            ContractsJson.Default.DashboardView, cancellationToken);
+
     /// <summary>Asks the coordinator to exit; running ranks go on.</summary>
     public Task<CoordinatorInfo> StopAsync(CancellationToken cancellationToken = default) =>
         SendAsync(HttpMethod.Post, "v1/stop", null, ContractsJson.Default.CoordinatorInfo, cancellationToken);

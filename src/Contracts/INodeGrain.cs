@@ -25,6 +25,10 @@ public interface INodeGrain : IGrainWithStringKey
     [Alias("release")]
     Task<NodeSight> Release(JobId job, int upTo);
 
+    /// <summary>What the node last said of the ranks of a job; changes nothing.</summary>
+    [Alias("look")]
+    Task<NodeSight> Look(JobId job);
+
     /// <summary>Empties the node, or takes it back into service.</summary>
     [Alias("drain")]
     Task Drain(bool drain);

@@ -62,6 +62,9 @@ public sealed record QueuePlace
     /// <summary>Why it waits, with its position.</summary>
     [Id(1)] public string? Reason { get; init; }
 
+    /// <summary>Among those that wait, from 1; null when it is not known yet.</summary>
+    [Id(2)] public int? Position { get; init; }
+
     public bool Granted => Nodes.Length > 0;
 }
 

@@ -74,6 +74,20 @@ public sealed record HistoryEntry
     [Id(2)] public required string Text { get; init; }
 }
 
+/// <summary>When one attempt ran and how it ended.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.attempt-span")]
+public sealed record AttemptSpan
+{
+    [Id(0)] public required int Attempt { get; init; }
+    [Id(1)] public required DateTimeOffset StartedAt { get; init; }
+
+    /// <summary>Null: it goes on.</summary>
+    [Id(2)] public DateTimeOffset? EndedAt { get; init; }
+
+    /// <summary>For a person.</summary>
+    [Id(3)] public string? Ending { get; init; }
+}
+
 /// <summary>When things last happened to a job: the beginnings of what telemetry tells as durations, kept so that they outlive a coordinator.</summary>
 [GenerateSerializer, Immutable, Alias("trainer.job-times")]
 public sealed record JobTimes
@@ -149,6 +163,15 @@ public sealed record JobRecord
 
     /// <summary>What is wrong while the attempt goes on.</summary>
     [Id(20)] public string? Trouble { get; init; }
+
+    /// <summary>Its place among those that wait in its pool, from 1 (queued).</summary>
+    [Id(21)] public int? Position { get; init; }
+
+    /// <summary>The newest attempts, oldest first.</summary>
+    [Id(22)] public ImmutableArray<AttemptSpan> Attempts { get; init; } = [];
+
+    /// <summary>What attempts that have ended took: their durations times their ranks.</summary>
+    [Id(23)] public double SlotSeconds { get; init; }
 
     [Id(30)] public JobTimes Times { get; init; } = new();
 

@@ -36,6 +36,15 @@ public sealed record JobView
     /// <summary>The job's folder on the coordinator's machine.</summary>
     public required string Directory { get; init; }
 
+    /// <inheritdoc cref="JobRecord.Position"/>
+    public int? Position { get; init; }
+
+    /// <inheritdoc cref="JobRecord.SlotSeconds"/>
+    public double SlotSeconds { get; init; }
+
+    /// <inheritdoc cref="JobRecord.Attempts"/>
+    public ImmutableArray<AttemptSpan> Attempts { get; init; } = [];
+
     public ImmutableArray<HistoryEntry> History { get; init; } = [];
 
     public static JobView Of(JobRecord job, TrainerHome home) => new()
@@ -63,6 +72,9 @@ public sealed record JobView
         StartedAt = job.StartedAt,
         EndedAt = job.EndedAt,
         Directory = home.Job(job.Id).Directory,
+        Position = job.Status is JobStatus.Queued ? job.Position : null,
+        SlotSeconds = job.SlotSeconds,
+        Attempts = job.Attempts,
         History = job.History,
     };
 }

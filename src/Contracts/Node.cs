@@ -80,6 +80,23 @@ public sealed record RankState
 
     /// <summary>Files with the stacks of its threads were written, as the order asked.</summary>
     [Id(8)] public bool StacksTaken { get; init; }
+
+    /// <summary>What it takes of its slot, measured now and then by its agent; null while unknown.</summary>
+    [Id(9)] public SlotUse? Use { get; init; }
+}
+
+/// <summary>What a rank takes of its slot: of the GPU, or of the machine when it is a CPU slot.</summary>
+[GenerateSerializer, Immutable, Alias("trainer.slot-use")]
+public sealed record SlotUse
+{
+    /// <summary>Of the GPU in use, or resident memory of the process.</summary>
+    [Id(0)] public required long MemoryBytes { get; init; }
+
+    /// <summary>What there is: of the GPU, or of the machine.</summary>
+    [Id(1)] public required long MemoryLimitBytes { get; init; }
+
+    /// <summary>Busy share of the GPU from 0 to 1, or busy cores of the process.</summary>
+    [Id(2)] public required double Busy { get; init; }
 }
 
 /// <summary>The answer to a report: everything that the node is to run. What is not in it, is to be killed.</summary>
@@ -131,6 +148,9 @@ public sealed record NodeView
 
     /// <summary>Why the newest of the strikes.</summary>
     [Id(9)] public string? LastStrike { get; init; }
+
+    /// <summary>Slots on which a rank lives.</summary>
+    [Id(10)] public int Used { get; init; }
 }
 
 public sealed record NodeList

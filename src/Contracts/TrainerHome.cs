@@ -25,6 +25,9 @@ public sealed record TrainerHome(string Directory)
     /// <summary>Held by the agent as long as it lives.</summary>
     public string AgentLock => Path.Combine(Directory, "agent.lock");
 
+    /// <summary>The port of this machine at which the owner's browser last reached the coordinator.</summary>
+    public string DashboardPort => Path.Combine(Directory, "dashboard.port");
+
     /// <summary>What may be deleted at any time: tokenizers as they were read once.</summary>
     public string Tokenizers => Path.Combine(Directory, "tokenizers");
 

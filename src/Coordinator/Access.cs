@@ -3,6 +3,7 @@ using System.Text;
 using System.Text.Json;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -25,18 +26,25 @@ public enum Role
 
 /// <summary>Who makes a request.</summary>
 /// <param name="Project">Of a user; null: all projects.</param>
-public sealed record Caller(Role Role, string? Project)
+/// <param name="Token">SHA-256 of the caller's token; null: the owner, who needs none.</param>
+public sealed record Caller(Role Role, string? Project, string? Token)
 {
+    /// <summary>Whoever may open the Unix socket.</summary>
+    public static Caller Owner { get; } = new(Role.Admin, null, null);
+
     public bool MaySee(string project) => Role is Role.Admin || (Role is Role.User && Project == project);
 }
 
 /// <summary>
-/// Who may speak to the coordinator: whoever may open its Unix socket is its owner; over TCP a bearer token decides. Tokens are
-/// kept as SHA-256 only. A refusal says nothing about what exists.
+/// Who may speak to the coordinator: whoever may open its Unix socket is its owner; over TCP a bearer token decides, or the session
+/// that somebody opened with one. Tokens are kept as SHA-256 only. A refusal says nothing about what exists.
 /// </summary>
 public sealed class Access
 {
     private const string Scheme = "Bearer ";
+
+    /// <summary>Set by the dashboard's own script.</summary>
+    private const string OwnPages = "X-Trainer-Page";
 
     private readonly Dictionary<string, Caller> _callers;
 
@@ -61,11 +69,11 @@ public sealed class Access
 
         Caller Caller(AccessEntry entry) => entry.Role switch
         {
-            "admin" => new Caller(Role.Admin, null),
-            "worker" => new Caller(Role.Worker, null),
-            "monitor" => new Caller(Role.Monitor, null),
+            "admin" => new Caller(Role.Admin, null, entry.Sha256.ToLowerInvariant()),
+            "worker" => new Caller(Role.Worker, null, entry.Sha256.ToLowerInvariant()),
+            "monitor" => new Caller(Role.Monitor, null, entry.Sha256.ToLowerInvariant()),
             "user" => new Caller(Role.User, JobId.TryParse(entry.Project, out _) ? entry.Project
-                : throw new ArgumentException("a token of role user needs a project, named like a job")),
+                : throw new ArgumentException("a token of role user needs a project, named like a job"), entry.Sha256.ToLowerInvariant()),
             _ => throw new ArgumentException($"role \"{entry.Role}\": user, worker, monitor or admin is expected"),
         };
     }
@@ -74,14 +82,23 @@ public sealed class Access
     public void Guard(IApplicationBuilder app) => app.Use(async (context, next) =>
     {
         Operation? operation = context.GetEndpoint()?.Metadata.GetMetadata<Operation>();
+        if (!HttpMethods.IsGet(context.Request.Method) && IsOfAnotherSite(context.Request))
+        {
+            throw new ApiException(StatusCodes.Status403Forbidden, "pages of other sites may not do that");
+        }
         if (operation is { IsOpen: true })
         {
             await next(context);
             return;
         }
-        Caller? caller = context.Connection.RemoteIpAddress is null ? new Caller(Role.Admin, null) : Find(context.Request);
+        Caller? caller = await WhoAsync(context);
         if (caller is null)
         {
+            if (operation is { IsPage: true } && Http.Asks(context.Request, "text/html"))
+            {
+                context.Response.Redirect($"/sign-in?next={Uri.EscapeDataString(context.Request.Path + context.Request.QueryString)}");
+                return;
+            }
             context.Response.Headers.WWWAuthenticate = "Bearer";
             throw new ApiException(StatusCodes.Status401Unauthorized, "a valid token is needed");
         }
@@ -95,11 +112,31 @@ public sealed class Access
 
     public static Caller Of(HttpContext context) => (Caller)context.Items[typeof(Caller)]!;
 
-    private Caller? Find(HttpRequest request)
+    public Caller? FindToken(string token) => Find(Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(token.Trim()))));
+
+    /// <param name="sha256">Of the token.</param>
+    public Caller? Find(string sha256) => _callers.GetValueOrDefault(sha256);
+
+    private async Task<Caller?> WhoAsync(HttpContext context)
     {
-        string? header = request.Headers.Authorization;
-        return header is not null && header.StartsWith(Scheme, StringComparison.OrdinalIgnoreCase)
-            ? _callers.GetValueOrDefault(Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(header[Scheme.Length..].Trim()))))
-            : null;
+        if (context.Connection.RemoteIpAddress is null)
+        {
+            return Caller.Owner;
+        }
+        string? header = context.Request.Headers.Authorization;
+        if (header is not null)
+        {
+            return header.StartsWith(Scheme, StringComparison.OrdinalIgnoreCase) ? FindToken(header[Scheme.Length..]) : null;
+        }
+        Caller? caller = await context.RequestServices.GetRequiredService<Sessions>().FindAsync(context, this);
+        if (caller is not null && !HttpMethods.IsGet(context.Request.Method) && !context.Request.Headers.ContainsKey(OwnPages))
+        {
+            throw new ApiException(StatusCodes.Status403Forbidden, $"a session changes something only with the header {OwnPages}, which pages of other sites cannot send");
+        }
+        return caller;
     }
+
+    /// <summary>Browsers say where a request comes from; others say nothing.</summary>
+    private static bool IsOfAnotherSite(HttpRequest request) =>
+        request.Headers.Origin is [{ } origin, ..] && !(Uri.TryCreate(origin, UriKind.Absolute, out Uri? from) && string.Equals(from.Authority, request.Host.Value, StringComparison.OrdinalIgnoreCase));
 }

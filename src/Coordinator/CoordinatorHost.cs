@@ -4,6 +4,7 @@ using System.Net;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -21,6 +22,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
 
     private static readonly TimeSpan s_readyTakes = TimeSpan.FromSeconds(5);
+
+    /// <summary>All jobs are looked at so often for those who watch lists; jobs on other coordinators tell nothing here.</summary>
+    private static readonly TimeSpan s_sweep = TimeSpan.FromMinutes(1), s_clusterSweep = TimeSpan.FromSeconds(3);
 
     private readonly WebApplication _app;
     private readonly FileStream _lock;
@@ -49,6 +53,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
             WebApplication app = Build(home, options, endpoints ?? CoordinatorEndpoints.SocketOnly, cluster);
             await app.StartAsync(cancellationToken);
             File.SetUnixFileMode(home.Socket, OwnerOnly);
+            await app.Services.GetRequiredService<LocalAddress>().RestoreAsync(cancellationToken);
             return new CoordinatorHost(home, app, held);
         }
         catch (Exception error)
@@ -94,11 +99,13 @@ public sealed class CoordinatorHost : IAsyncDisposable
         }
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
         builder.Logging.AddFilter("Orleans", LogLevel.Warning);
+        IConfigurationRoot listening = LocalAddress.NewListening();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.Limits.MaxRequestBodySize = MaxBody;
             kestrel.Limits.RequestHeadersTimeout = TimeSpan.FromSeconds(10);
             kestrel.ListenUnixSocket(home.Socket);
+            kestrel.Configure(listening, reloadOnChange: true);
             foreach (Uri address in endpoints.Addresses)
             {
                 kestrel.Listen(IPEndPoint.Parse(address.Host is "localhost" ? $"127.0.0.1:{address.Port}" : $"{address.Host}:{address.Port}"), listen =>
@@ -119,7 +126,14 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton<JobTelemetry>();
         builder.Services.AddSingleton<MetricsApi>();
         builder.Services.AddSingleton<IIncomingGrainCallFilter, GrainCallMetrics>();
+        builder.Services.AddSingleton<GrainStatistics>();
         builder.Services.AddHostedService<OtlpExport>();
+        builder.Services.AddSingleton(endpoints.Access);
+        builder.Services.AddSingleton(new LocalAddress(home, listening));
+        builder.Services.AddSingleton<Sessions>();
+        builder.Services.AddSingleton<SessionApi>();
+        builder.Services.AddSingleton(services => new JobRows(services.GetRequiredService<IGrainFactory>(), services.GetRequiredService<TimeProvider>(),
+            services.GetRequiredService<ILogger<JobRows>>(), cluster is null ? s_sweep : s_clusterSweep));
         builder.Services.AddSingleton<NodeChanges>();
         builder.Services.AddSingleton<RankLogs>();
         builder.Services.AddSingleton<FileGrowth>();
@@ -129,12 +143,16 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton<StreamApi>();
         builder.Services.AddSingleton<NodeApi>();
         builder.Services.AddSingleton<PoolApi>();
+        builder.Services.AddSingleton<SeriesApi>();
+        builder.Services.AddSingleton<GrainApi>();
         builder.Services.AddSingleton<OpenApi>();
         builder.AddSilo(home, cluster);
         builder.Services.AddHostedService<WakeUp>();
         WebApplication app = builder.Build();
         // From the first measurement on.
         app.Services.GetRequiredService<MetricsStore>();
+        app.Services.GetRequiredService<GrainStatistics>();
+        app.UseSafeHeaders();
         app.UseApiErrors(app.Logger);
         endpoints.Access.Guard(app);
         app.MapGet("/health", () => "alive").WithMetadata(new Operation("The process answers.") { IsOpen = true, ContentType = "text/plain" });
@@ -146,6 +164,10 @@ public sealed class CoordinatorHost : IAsyncDisposable
         app.Services.GetRequiredService<StreamApi>().Map(app);
         app.Services.GetRequiredService<NodeApi>().Map(app);
         app.Services.GetRequiredService<PoolApi>().Map(app);
+        app.Services.GetRequiredService<SeriesApi>().Map(app);
+        app.Services.GetRequiredService<GrainApi>().Map(app);
+        app.Services.GetRequiredService<SessionApi>().Map(app);
+        Dashboard.Map(app);
         app.Services.GetRequiredService<MetricsApi>().Map(app);
         app.MapSilo();
         return app;

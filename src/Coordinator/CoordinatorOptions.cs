@@ -41,6 +41,12 @@ public sealed record CoordinatorOptions
     /// <summary>Where jobs that name no checkpoint store keep theirs, each in a folder of its own; null: on the node of rank 0.</summary>
     public string? Store { get; init; }
 
+    /// <summary>
+    /// Opens the checkpoint of a step in a store for a download, as something that writes a tar archive: the coordinator itself knows no
+    /// stores. Throws <see cref="Trainer.Contracts.ConfigException"/> with the reason when it cannot be had. Null: nothing is downloaded here.
+    /// </summary>
+    public Func<string, long, CancellationToken, Task<Func<Stream, CancellationToken, Task>>>? OpenCheckpoint { get; init; }
+
     /// <summary>Log lines are JSON objects.</summary>
     public bool JsonLog { get; init; }
 

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.IO.Compression;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Microsoft.AspNetCore.Http;
@@ -15,6 +16,29 @@ internal static class Http
 
     public static Task AnswerAsync<T>(HttpContext context, T answer, JsonTypeInfo<T> type) =>
         context.Response.WriteAsJsonAsync(answer, type, cancellationToken: context.RequestAborted);
+
+    /// <summary>For long answers of numbers.</summary>
+    public static async Task AnswerCompressedAsync<T>(HttpContext context, T answer, JsonTypeInfo<T> type)
+    {
+        context.Response.ContentType = "application/json";
+        context.Response.Headers.Vary = "Accept-Encoding";
+        if (!Accepts(context.Request, "gzip"))
+        {
+            await JsonSerializer.SerializeAsync(context.Response.Body, answer, type, context.RequestAborted);
+            return;
+        }
+        context.Response.Headers.ContentEncoding = "gzip";
+        await using var gzip = new GZipStream(context.Response.Body, CompressionLevel.Fastest, leaveOpen: true);
+        await JsonSerializer.SerializeAsync(gzip, answer, type, context.RequestAborted);
+    }
+
+    /// <summary>The client reads this encoding.</summary>
+    public static bool Accepts(HttpRequest request, string encoding) =>
+        request.Headers.AcceptEncoding.Any(accept => accept?.Split(',').Any(each => each.Split(';')[0].Trim().Equals(encoding, StringComparison.OrdinalIgnoreCase)) == true);
+
+    /// <summary>The client asks for this type of content.</summary>
+    public static bool Asks(HttpRequest request, string contentType) =>
+        request.Headers.Accept.Any(accept => accept?.Contains(contentType, StringComparison.OrdinalIgnoreCase) == true);
 
     /// <summary>Which stream a route names.</summary>
     /// <exception cref="ApiException">None.</exception>

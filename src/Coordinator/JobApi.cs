@@ -13,6 +13,8 @@ namespace Trainer.Coordinator;
 /// <summary>HTTP/JSON in front of the grains.</summary>
 internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplicationLifetime lifetime)
 {
+    public static string Version { get; } = typeof(JobApi).Assembly.GetName().Version!.ToString(3);
+
     public void Map(IEndpointRouteBuilder routes)
     {
         Role[] users = [Role.User];
@@ -24,8 +26,11 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         {
             Roles = users, Request = ContractsJson.Default.SubmitRequest, Answer = ContractsJson.Default.JobView,
         });
-        routes.MapGet("/v1/jobs", ListAsync).WithMetadata(new Operation("Every job, in order of submission.") { Roles = users, Answer = ContractsJson.Default.JobList });
         routes.MapGet("/v1/jobs/{job}", GetAsync).WithMetadata(OfJob("One job, by id, unique name, or unique beginning of an id."));
+        routes.MapGet("/v1/jobs/{job}/config", ConfigAsync)
+            .WithMetadata(new Operation("Everything that decides what a job trains, defaults filled in.") { Roles = users, Schema = typeof(JobConfig) });
+        routes.MapGet("/v1/jobs/{job}/ranks", RanksAsync)
+            .WithMetadata(new Operation("The ranks of a job's newest attempt: where they are, what they do, what they take.") { Roles = users, Answer = ContractsJson.Default.RankList });
         routes.MapPost("/v1/jobs/{job}/cancel", CancelAsync).WithMetadata(OfJob("Ends a job after a last checkpoint."));
         routes.MapPost("/v1/jobs/{job}/pause", PauseAsync).WithMetadata(OfJob("Stops a job after a checkpoint, until it is resumed."));
         routes.MapPost("/v1/jobs/{job}/resume", ResumeAsync).WithMetadata(OfJob("Goes on with a paused, failed or cancelled job."));
@@ -76,7 +81,8 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         await AnswerAsync(context, job);
     }
 
-    private async Task ListAsync(HttpContext context)
+    /// <summary>Every job, in order of submission.</summary>
+    public async Task ListAsync(HttpContext context)
     {
         JobIndexEntry[] entries = await IndexAsync(context);
         JobRecord?[] jobs = await Task.WhenAll(entries.Select(entry => Grain(entry.Id).Get()));
@@ -84,6 +90,39 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
     }
 
     private async Task GetAsync(HttpContext context) => await AnswerAsync(context, await (await FindAsync(context)).Get());
+
+    private async Task ConfigAsync(HttpContext context)
+    {
+        JobRecord job = await (await FindAsync(context)).Get() ?? throw NotThere();
+        context.Response.ContentType = "application/json";
+        await context.Response.WriteAsync(job.Spec.Config, context.RequestAborted);
+    }
+
+    private async Task RanksAsync(HttpContext context)
+    {
+        JobRecord job = await (await FindAsync(context)).Get() ?? throw NotThere();
+        NodeSight[] sights = await Task.WhenAll(job.Nodes.Distinct().Select(node => grains.GetGrain<INodeGrain>(node).Look(job.Id)));
+        Dictionary<RankName, RankState> states = sights.SelectMany(sight => sight.Ranks).ToDictionary(state => state.Name);
+        await Http.AnswerAsync(context, new RankList
+        {
+            Job = job.Id,
+            Attempt = job.Attempt,
+            Ranks = [.. job.Nodes.Select((node, rank) => View(rank, node, states.GetValueOrDefault(new RankName(job.Id, job.Attempt, rank))))],
+        }, ContractsJson.Default.RankList);
+    }
+
+    private static RankView View(int rank, string node, RankState? state) => new()
+    {
+        Rank = rank,
+        Node = node,
+        Alive = state?.Alive == true,
+        Phase = state?.Report?.Phase,
+        Step = state?.Report?.Step ?? 0,
+        Activity = state?.Alive == true ? state.Report?.Activity : null,
+        SilentSeconds = state?.Alive == true ? state.SilentSeconds : null,
+        Use = state?.Use,
+        Ending = state?.Result is { } result ? result.Message ?? Spelling.Of(result.Outcome) : state?.LastWords,
+    };
 
     private async Task CancelAsync(HttpContext context) => await AnswerAsync(context, await (await FindAsync(context)).Cancel());
 
@@ -165,10 +204,11 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
 
     private IJobGrain Grain(JobId id) => grains.GetGrain<IJobGrain>(id.Value);
 
-    private static CoordinatorInfo Info() =>
-        new() { Version = typeof(JobApi).Assembly.GetName().Version!.ToString(3), Pid = Environment.ProcessId };
+    private static CoordinatorInfo Info() => new() { Version = Version, Pid = Environment.ProcessId };
 
     private Task AnswerAsync(HttpContext context, JobRecord? job) => job is null
-        ? throw new ApiException(StatusCodes.Status404NotFound, "there is no such job; see \"trainer list\"")
+        ? throw NotThere()
         : Http.AnswerAsync(context, JobView.Of(job, home), ContractsJson.Default.JobView);
+
+    private static ApiException NotThere() => new(StatusCodes.Status404NotFound, "there is no such job; see \"trainer list\"");
 }

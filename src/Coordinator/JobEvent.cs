@@ -10,7 +10,7 @@ public abstract record JobEvent(DateTimeOffset At);
 public sealed record RoomGranted(DateTimeOffset At, ImmutableArray<string> Nodes) : JobEvent(At);
 
 /// <summary>The queue did not, and says why.</summary>
-public sealed record RoomMissing(DateTimeOffset At, string Reason) : JobEvent(At);
+public sealed record RoomMissing(DateTimeOffset At, string Reason, int? Position = null) : JobEvent(At);
 
 /// <summary>The pause after a failed attempt is over.</summary>
 public sealed record RetryDue(DateTimeOffset At) : JobEvent(At);

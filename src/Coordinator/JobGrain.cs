@@ -63,6 +63,7 @@ public sealed partial class JobGrain(
         await File.WriteAllTextAsync(Files.Config, spec.Config);
         await StoreAsync(JobClock.Begin(JobLifecycle.Create(spec, time.GetUtcNow())));
         telemetry.Created(Job!);
+        watches.Tell(Id);
         await this.RegisterOrUpdateReminder(WakeUp, TimeSpan.FromMinutes(1), TimeSpan.FromMinutes(1));
         LookAfter();
         return Job!;
@@ -194,7 +195,7 @@ public sealed partial class JobGrain(
         {
             case JobStatus.Queued:
                 QueuePlace place = await Queue.Acquire(Request(job));
-                return place.Granted ? new RoomGranted(now, place.Nodes) : place.Reason == job.Reason ? null : new RoomMissing(now, place.Reason!);
+                return place.Granted ? new RoomGranted(now, place.Nodes) : place.Reason == job.Reason && place.Position == job.Position ? null : new RoomMissing(now, place.Reason!, place.Position);
             case JobStatus.Retrying when now >= job.RetryAt:
                 return new RetryDue(now);
             case JobStatus.Starting or JobStatus.Running or JobStatus.Stopping:

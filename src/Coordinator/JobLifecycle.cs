@@ -14,6 +14,7 @@ public static class JobLifecycle
     private const int InfrastructureRetries = 10;
     private const int UnknownRetries = 3;
     private const int HistoryLength = 200;
+    private const int AttemptsKept = 100;
     private const int MaxPauseSeconds = 60;
 
     public static JobRecord Create(JobSpec spec, DateTimeOffset now)
@@ -28,7 +29,7 @@ public static class JobLifecycle
 
         (_, StoreWasSlow slow) => (Note(job, e.At, $"the coordinator's database was locked or slow for {slow.Took.TotalSeconds:0} s"), []),
 
-        (Queued, RoomMissing missing) => (job with { Reason = missing.Reason }, []),
+        (Queued, RoomMissing missing) => (job with { Reason = missing.Reason, Position = missing.Position }, []),
         (Queued, RoomGranted granted) => Start(job, granted),
         (Retrying, RetryDue) => (job with { Status = Queued, RetryAt = null }, []),
 
@@ -90,6 +91,8 @@ public static class JobLifecycle
             Trouble = null,
             StartedAt = job.StartedAt ?? room.At,
             Reason = "starting",
+            Position = null,
+            Attempts = [.. job.Attempts.TakeLast(AttemptsKept - 1), new AttemptSpan { Attempt = attempt, StartedAt = room.At }],
         };
         return (Note(next, room.At, $"attempt {attempt} starts on {Where(room.Nodes)}"), [new StartRanks(attempt)]);
     }
@@ -102,9 +105,9 @@ public static class JobLifecycle
 
     private static (JobRecord, ImmutableArray<JobEffect>) Stopped(JobRecord job, DateTimeOffset now, string detail) => job.StopIntent switch
     {
-        StopIntent.Pause => (Note(job with { Status = Paused, Reason = "paused", StopAskedAt = null }, now, $"paused: {detail}"),
+        StopIntent.Pause => (Note(Close(job, now, $"paused: {detail}") with { Status = Paused, Reason = "paused", StopAskedAt = null }, now, $"paused: {detail}"),
             [new KillRanks(job.Attempt), new Vacate()]),
-        StopIntent.Requeue => (Note(job with { Status = Queued, Reason = null, StopAskedAt = null }, now, $"stopped to go on elsewhere: {detail}"),
+        StopIntent.Requeue => (Note(Close(job, now, $"stopped to go on elsewhere: {detail}") with { Status = Queued, Reason = null, StopAskedAt = null }, now, $"stopped to go on elsewhere: {detail}"),
             [new KillRanks(job.Attempt), new Vacate()]),
         _ => End(job, Cancelled, now, "cancelled", detail),
     };
@@ -159,15 +162,24 @@ public static class JobLifecycle
         }
         var pause = TimeSpan.FromSeconds(Math.Min(MaxPauseSeconds, Math.Pow(2, counts.Infrastructure + counts.Unknown - 1)));
         string next = $"attempt {job.Attempt} ended: {message}; attempt {job.Attempt + 1} starts in {pause.TotalSeconds:0} s";
-        return (Note(job with { Status = Retrying, RetryAt = now + pause, Reason = next }, now, next), [new KillRanks(job.Attempt), new Vacate()]);
+        return (Note(Close(job, now, message) with { Status = Retrying, RetryAt = now + pause, Reason = next }, now, next), [new KillRanks(job.Attempt), new Vacate()]);
     }
 
     private static (JobRecord, ImmutableArray<JobEffect>) End(JobRecord job, JobStatus status, DateTimeOffset now, string? reason, string detail)
     {
-        JobRecord next = job with { Status = status, Reason = reason, EndedAt = now, RetryAt = null };
         string text = detail.StartsWith(Spelling.Of(status), StringComparison.Ordinal) ? detail : $"{Spelling.Of(status)}: {detail}";
+        JobRecord next = Close(job, now, text) with { Status = status, Reason = reason, EndedAt = now, RetryAt = null };
         return (Note(next, now, text), [new KillRanks(job.Attempt), new Vacate(), new Retire()]);
     }
+
+    /// <summary>The attempt that goes on, if one does, ends here.</summary>
+    private static JobRecord Close(JobRecord job, DateTimeOffset now, string ending) => job.Attempts is [.. var before, { EndedAt: null } last]
+        ? job with
+        {
+            Attempts = [.. before, last with { EndedAt = now, Ending = ending }],
+            SlotSeconds = job.SlotSeconds + (Math.Max(0, (now - last.StartedAt).TotalSeconds) * job.Spec.Ranks),
+        }
+        : job;
 
     private static string Describe(RankResult result)
     {

@@ -20,6 +20,7 @@ internal sealed partial class JobWatch
     private const int MetricsBytes = 256 << 10;
 
     private static readonly TimeSpan s_period = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_answerTakes = TimeSpan.FromMilliseconds(150);
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(50);
 
     private readonly IJobGrain _job;
@@ -29,6 +30,7 @@ internal sealed partial class JobWatch
     private readonly TimeProvider _time;
     private readonly ILogger _log;
     private readonly Channel<bool> _told = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private Task<JobRecord?>? _asked;
     private bool _isWhole;
     private volatile bool _ended;
     private volatile JobSight? _sight;
@@ -87,7 +89,7 @@ internal sealed partial class JobWatch
 
     private async Task LookAsync()
     {
-        if (await _job.Get() is not { } job)
+        if (await JobAsync() is not { } job)
         {
             return;
         }
@@ -108,6 +110,23 @@ internal sealed partial class JobWatch
         _isWhole &= metrics.Length <= MetricsKept;
         _sight = new JobSight(job, status, metrics.Length > MetricsKept ? metrics[^MetricsKept..] : metrics, _isWhole);
         Interlocked.Exchange(ref _changed, new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).TrySetResult();
+    }
+
+    /// <summary>Metrics do not wait for a job that is being stored: until it answers, it is as it was.</summary>
+    private async Task<JobRecord?> JobAsync()
+    {
+        _asked ??= _job.Get();
+        if (_sight is { } sight)
+        {
+            await Task.WhenAny(_asked, Task.Delay(s_answerTakes, _time));
+            if (!_asked.IsCompleted)
+            {
+                return sight.Job;
+            }
+        }
+        Task<JobRecord?> asked = _asked;
+        _asked = null;
+        return await asked;
     }
 
     private static int Newest(JobRecord job) => job.History is [.., var last] ? last.Sequence : 0;

@@ -5,7 +5,7 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>One watch a job for all who follow it in this process, as long as somebody does.</summary>
-public sealed class JobWatches(IGrainFactory grains, TrainerHome home, FileGrowth growth, TimeProvider time, ILogger<JobWatches> log)
+public sealed class JobWatches(IGrainFactory grains, TrainerHome home, FileGrowth growth, JobRows rows, TimeProvider time, ILogger<JobWatches> log)
 {
     private readonly Lock _lock = new();
     private readonly Dictionary<JobId, JobWatch> _watches = [];
@@ -25,6 +25,7 @@ public sealed class JobWatches(IGrainFactory grains, TrainerHome home, FileGrowt
     /// <summary>Something happened to the job: who watches it looks at once. Others of the cluster look now and then.</summary>
     public void Tell(JobId job)
     {
+        rows.Tell(job);
         lock (_lock)
         {
             _watches.GetValueOrDefault(job)?.Tell();

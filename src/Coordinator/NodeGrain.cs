@@ -94,6 +94,8 @@ public sealed class NodeGrain(
         return Task.FromResult(Sight(name => name.Job == job && name.Attempt <= upTo));
     }
 
+    public Task<NodeSight> Look(JobId job) => Task.FromResult(Sight(name => name.Job == job));
+
     public async Task Drain(bool drain)
     {
         state.State.Drained = drain;
@@ -124,6 +126,7 @@ public sealed class NodeGrain(
             return Task.FromResult<NodeView?>(null);
         }
         TimeSpan silent = time.GetElapsedTime(_heard);
+        RankName[] ranks = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name)];
         return Task.FromResult<NodeView?>(new NodeView
         {
             Node = Node,
@@ -134,8 +137,9 @@ public sealed class NodeGrain(
             SilentSeconds = silent.TotalSeconds,
             Strikes = Strikes,
             LastStrike = Strikes > 0 ? _lastStrike : null,
-            Ranks = [.. report.Ranks.Where(rank => rank.Alive).Select(rank => rank.Name)],
+            Ranks = [.. ranks],
             Version = report.Version,
+            Used = ranks.Length,
         });
     }
 

@@ -80,6 +80,10 @@ internal sealed class OpenApi(EndpointDataSource endpoints)
         {
             answer["content"] = Json(json, schemas);
         }
+        else if (operation.Schema is { } schema)
+        {
+            answer["content"] = Json(schema, schemas);
+        }
         else if (operation.ContentType is { } type)
         {
             answer["content"] = new JsonObject { [type] = new JsonObject() };
@@ -106,10 +110,12 @@ internal sealed class OpenApi(EndpointDataSource endpoints)
         return parameter;
     }
 
-    private static JsonObject Json(JsonTypeInfo type, JsonObject schemas)
+    private static JsonObject Json(JsonTypeInfo type, JsonObject schemas) => Json(type.Type, schemas);
+
+    private static JsonObject Json(Type type, JsonObject schemas)
     {
-        Add(schemas, type.Type);
-        return new JsonObject { ["application/json"] = new JsonObject { ["schema"] = Reference(type.Type.Name) } };
+        Add(schemas, type);
+        return new JsonObject { ["application/json"] = new JsonObject { ["schema"] = Reference(type.Name) } };
     }
 
     private static void Add(JsonObject schemas, Type type)

@@ -9,6 +9,9 @@ internal sealed record Operation(string Summary)
     /// <summary>Anybody, without a token.</summary>
     public bool IsOpen { get; init; }
 
+    /// <summary>A browser that is not signed in is led to where it can be.</summary>
+    public bool IsPage { get; init; }
+
     /// <summary>Besides the admin, who may do everything.</summary>
     public IReadOnlyList<Role> Roles { get; init; } = [];
 
@@ -17,6 +20,9 @@ internal sealed record Operation(string Summary)
 
     /// <summary>JSON of the answer; null: see <see cref="ContentType"/>.</summary>
     public JsonTypeInfo? Answer { get; init; }
+
+    /// <summary>Of an answer that is JSON but not written here.</summary>
+    public Type? Schema { get; init; }
 
     /// <summary>Of an answer that is no JSON.</summary>
     public string? ContentType { get; init; }

@@ -55,7 +55,9 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             Grant(entry, request.Holds);
         }
         Place(except: request.Job);
-        return Task.FromResult(entry.Nodes.IsEmpty ? new QueuePlace { Reason = Why(entry) } : new QueuePlace { Nodes = entry.Nodes });
+        return Task.FromResult(entry.Nodes.IsEmpty
+            ? new QueuePlace { Reason = Why(entry), Position = _positions.TryGetValue(request.Job, out int position) ? position : null }
+            : new QueuePlace { Nodes = entry.Nodes });
     }
 
     public Task Release(JobId job)

@@ -19,6 +19,9 @@ internal static class Silo
         builder.UseOrleans(silo => silo.UseEmbeddedStorage(home.Database));
     }
 
+    /// <summary>Where the engine shows its grains itself.</summary>
+    public const string? Page = null;
+
     /// <summary>It shows nothing of its own.</summary>
     public static void MapSilo(this WebApplication app)
     {

@@ -40,6 +40,9 @@ internal static class Silo
         });
     }
 
+    /// <summary>Where the engine shows its grains itself.</summary>
+    public const string? Page = "/orleans/";
+
     /// <summary>Orleans' dashboard; endpoints without an <see cref="Operation"/> are for admins.</summary>
     public static void MapSilo(this WebApplication app) => app.MapOrleansDashboard("/orleans");
 

@@ -9,7 +9,7 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>What a job does while it does it: answers that wait for news, and server-sent events.</summary>
-internal sealed class StreamApi(JobApi jobs, JobWatches watches, RankLogs logs, FileGrowth growth, TrainerHome home, TimeProvider time, IHostApplicationLifetime lifetime)
+internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, RankLogs logs, FileGrowth growth, TrainerHome home, TimeProvider time, IHostApplicationLifetime lifetime)
 {
     private const int MostWaiting = 4096;
     private const int LongestWait = 30;
@@ -22,6 +22,11 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, RankLogs logs, 
     {
         Role[] users = [Role.User];
         const string after = "Events after this sequence number.", wait = "Seconds to wait for news, at most 30; 0 when absent.";
+        routes.MapGet("/v1/jobs", ListAsync).WithMetadata(new Operation(
+            "Every job, in order of submission. With Accept: text/event-stream each in brief, and what changes; the header Last-Event-ID resumes.")
+        {
+            Roles = users, Answer = ContractsJson.Default.JobList, Query = new Dictionary<string, string> { ["after"] = "Of the stream: instead of the header." },
+        });
         routes.MapGet("/v1/jobs/{job}/events", EventsAsync).WithMetadata(new Operation("What happened to a job. With Accept: text/event-stream as /stream, events only.")
         {
             Roles = users, Answer = ContractsJson.Default.EventList, Query = new Dictionary<string, string> { ["after"] = after, ["wait"] = wait },
@@ -40,10 +45,14 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, RankLogs logs, 
             });
     }
 
+    private Task ListAsync(HttpContext context) => Http.Asks(context.Request, EventStream.ContentType)
+        ? WaitingAsync(context, cancellationToken => new RowStream(context, rows).RunAsync(Access.Of(context), time, cancellationToken))
+        : jobs.ListAsync(context);
+
     /// <summary>The job's history after ?after=; of none, waits for some, or for the end of the job, at most ?wait= seconds.</summary>
     private async Task EventsAsync(HttpContext context)
     {
-        if (context.Request.Headers.Accept.Any(accept => accept?.Contains(EventStream.ContentType, StringComparison.OrdinalIgnoreCase) == true))
+        if (Http.Asks(context.Request, EventStream.ContentType))
         {
             await StreamAsync(context, onlyEvents: true);
             return;

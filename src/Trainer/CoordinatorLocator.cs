@@ -17,6 +17,9 @@ internal sealed class CoordinatorLocator(TrainerHome home, string? address = nul
 
     public bool IsRemote => address is not null;
 
+    /// <summary>What TRAINER_COORDINATOR names, when that is a URL.</summary>
+    public string? Address => address?.Contains("://", StringComparison.Ordinal) == true ? address : null;
+
     public static CoordinatorLocator FromEnvironment() => new(
         TrainerHome.FromEnvironment(),
         Environment.GetEnvironmentVariable("TRAINER_COORDINATOR") is { Length: > 0 } named ? named : null,

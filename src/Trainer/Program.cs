@@ -29,6 +29,7 @@ var root = new RootCommand("Fine-tunes Qwen models: \"trainer submit FILE --foll
     Cancel.Create(),
     Priority.Create(),
     Checkpoints.Create(),
+    Dashboard.Create(),
     Nodes.Create(),
     Pools.Create(),
     Export.Create(),

@@ -62,7 +62,7 @@ public sealed class AccessTests : IAsyncLifetime
     [Fact]
     public async Task What_is_open_is_listed_here()
     {
-        Assert.Equal(["/health", "/openapi.json", "/ready"],
+        Assert.Equal(["/assets/{file}", "/health", "/openapi.json", "/ready", "/session", "/sign-in"],
             (await Open.OperationsAsync(new JobId("some-job1"))).Where(operation => operation.Told["security"] is null).Select(operation => operation.Route));
         Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("x", HttpMethod.Get, "/nothing"));
         Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("a", HttpMethod.Get, "/nothing"));

@@ -71,7 +71,8 @@ public sealed class OpenCoordinator : IAsyncDisposable
 
         string Fill(string route) => route.Replace("{job}", job.Value, StringComparison.Ordinal).Replace("{attempt}", "1", StringComparison.Ordinal)
             .Replace("{rank}", "0", StringComparison.Ordinal).Replace("{stream}", "stdout", StringComparison.Ordinal).Replace("{step}", "1", StringComparison.Ordinal)
-            .Replace("{node}", "n1", StringComparison.Ordinal).Replace("{pool}", "default", StringComparison.Ordinal).Replace("{project}", "alpha", StringComparison.Ordinal);
+            .Replace("{node}", "n1", StringComparison.Ordinal).Replace("{pool}", "default", StringComparison.Ordinal).Replace("{project}", "alpha", StringComparison.Ordinal)
+            .Replace("{name}", job.Value, StringComparison.Ordinal).Replace("{file}", "app.js", StringComparison.Ordinal);
     }
 
     public async ValueTask DisposeAsync()

@@ -12,6 +12,9 @@ public sealed class CoordinatorMetrics
     /// <summary>A value for each running job and each node: label sets come and go with them.</summary>
     public const string LiveMeterName = "Trainer.Coordinator.Live";
 
+    /// <summary>What each call of a grain took.</summary>
+    public const string GrainCalls = "trainer.grain.call.duration";
+
     private const string Seconds = "s";
 
     /// <summary>Ways in which an attempt ends: the failure classes, and two that are no failures.</summary>
@@ -49,7 +52,7 @@ public sealed class CoordinatorMetrics
         _recovery = Durations(meter, "trainer.recovery.duration", "From the failure of an attempt, once it was noticed, to the next optimizer step.", [1, 2, 5, 10, 15, 30, 60, 120, 300, 900, 3600]);
         _heartbeat = Durations(meter, "trainer.heartbeat.duration", "What answering the report of a node took.", [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]);
         _write = Durations(meter, "trainer.state.write.duration", "What the database took to store the state of a grain.", [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]);
-        _call = Durations(meter, "trainer.grain.call.duration", "What a call of a grain took, without its wait for its turn.", [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30]);
+        _call = Durations(meter, GrainCalls, "What a call of a grain took, without its wait for its turn.", [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30]);
         Observe(meter);
         ObserveJobs(standing);
         ObserveNodes(standing);

@@ -24,14 +24,14 @@ public sealed class GrainCallMetrics(CoordinatorMetrics metrics, TimeProvider ti
         }
         finally
         {
-            metrics.Called(_names.GetOrAdd(context.Grain.GetType(), NameOf), time.GetElapsedTime(start), error);
+            metrics.Called(_names.GetOrAdd(context.Grain.GetType(), static grain => ShortName(grain.Name)), time.GetElapsedTime(start), error);
         }
     }
 
-    /// <summary>"job" of JobGrain.</summary>
-    private static string NameOf(Type grain)
+    /// <summary>"job" of "Trainer.Coordinator.JobGrain,Trainer.Coordinator", of "JobGrain" and of "job".</summary>
+    public static string ShortName(string type)
     {
-        string name = grain.Name.ToLower(CultureInfo.InvariantCulture);
+        string name = type.Split(',')[0].Split('.')[^1].ToLower(CultureInfo.InvariantCulture);
         return name.EndsWith("grain", StringComparison.Ordinal) && name.Length > "grain".Length ? name[..^"grain".Length] : name;
     }
 }

@@ -10,6 +10,9 @@ internal static class TelemetryMeters
     public const string Engine = "Microsoft.Orleans";
     public const string Database = "Npgsql";
 
+    /// <summary>The engine's count of grains in memory.</summary>
+    public const string Activations = "orleans-grains";
+
     private static readonly HashSet<string> s_runtime = new(StringComparer.Ordinal)
     {
         "dotnet.process.cpu.time", "dotnet.process.memory.working_set", "dotnet.gc.collections", "dotnet.gc.heap.total_allocated", "dotnet.gc.pause.time",
@@ -23,7 +26,7 @@ internal static class TelemetryMeters
         CoordinatorMetrics.MeterName or CoordinatorMetrics.LiveMeterName or Http => true,
         // Some of its names end in what Prometheus keeps for histograms.
         Runtime => s_runtime.Contains(instrument.Name),
-        Engine => instrument.Name is "orleans-grains",
+        Engine => instrument.Name is Activations,
         Database => s_database.Contains(instrument.Name),
         _ => false,
     };

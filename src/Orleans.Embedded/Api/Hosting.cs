@@ -12,17 +12,6 @@ namespace Orleans.Hosting
         IServiceCollection Services { get; }
         IConfiguration Configuration { get; }
     }
-
-    public static class SiloBuilderGrainCallFilterExtensions
-    {
-        /// <summary>Every call of a grain goes through it; ticks of timers don't.</summary>
-        public static ISiloBuilder AddIncomingGrainCallFilter<TImplementation>(this ISiloBuilder builder)
-            where TImplementation : class, IIncomingGrainCallFilter
-        {
-            builder.Services.AddSingleton<IIncomingGrainCallFilter, TImplementation>();
-            return builder;
-        }
-    }
 }
 
 namespace Microsoft.Extensions.Hosting

@@ -22,7 +22,7 @@ internal static class Metrics
         var format = new Option<string>("-o", "--output") { Description = "text (curves), table, csv, or json (a line a step).", DefaultValueFactory = _ => "text" };
         format.AcceptOnlyFromAmong("text", "table", "csv", "json");
         var keys = new Option<string?>("--key") { Description = "Which figures, such as loss,grad_norm. Default: loss and eval_loss as curves, else all.", HelpName = "KEY,..." };
-        keys.CompletionSources.Add("loss", "eval_loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "seconds");
+        keys.CompletionSources.Add("loss", "eval_loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "mfu", "seconds");
         var follow = new Option<bool>("--follow", "-f") { Description = "Goes on until the job ends; exits with its outcome." };
         var tail = new Option<int?>("--tail") { Description = "The newest N steps only; 0: all. Default: 20 of tables and JSON, else all.", HelpName = "N" };
         var command = new Command("metrics", "Draws the metrics of a job as curves, or prints them.") { id, keys, follow, tail, format };

@@ -1,12 +1,17 @@
 using System.CommandLine;
 using Trainer.Contracts;
 using Trainer.Coordinator;
+using Trainer.Worker;
 using Trainer.Worker.Agent;
+using Trainer.Worker.Checkpoints;
 
 namespace Trainer.Cli.Commands;
 
 internal static class Serve
 {
+    /// <summary>Of a person who waits for a store that is away.</summary>
+    private static readonly TimeSpan s_storePatience = TimeSpan.FromSeconds(10);
+
     public static Command Create()
     {
         var listen = new Option<string[]>("--listen") { Description = "Addresses besides the Unix socket, such as https://0.0.0.0:5443. May be repeated.", HelpName = "URL", DefaultValueFactory = _ => [] };
@@ -36,6 +41,7 @@ internal static class Serve
             CoordinatorOptions knobs = CoordinatorOptions.FromEnvironment() with
             {
                 Store = options.GetValue(store) is { } given ? given.Contains("://", StringComparison.Ordinal) ? given : Path.GetFullPath(given) : null,
+                OpenCheckpoint = OpenCheckpointAsync,
                 JsonLog = options.GetValue(logFormat) == "json",
             };
             try
@@ -54,5 +60,21 @@ internal static class Serve
             }
         });
         return command;
+    }
+
+    private static async Task<Func<Stream, CancellationToken, Task>> OpenCheckpointAsync(string store, long step, CancellationToken cancellationToken)
+    {
+        if (!store.Contains("://", StringComparison.Ordinal) && !Directory.Exists(store))
+        {
+            throw new ConfigException($"{store}: these checkpoints are not on the coordinator's machine; \"trainer checkpoints download\" copies them where they are");
+        }
+        try
+        {
+            return (await CheckpointArchive.OpenAsync(CheckpointStore.Open(store, patience: s_storePatience), step, cancellationToken)).WriteAsync;
+        }
+        catch (Exception error) when (error is JobInputException or InvalidDataException)
+        {
+            throw new ConfigException(error.Message);
+        }
     }
 }

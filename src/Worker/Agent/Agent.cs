@@ -122,6 +122,8 @@ public sealed partial class Agent : IAsyncDisposable
     private async Task RunAsync()
     {
         List<Task> tasks = [Task.Run(SuperviseAsync), Task.Run(ReportAsync), Task.Run(ListenAsync)];
+        // Not among them: nothing ends because something could not be measured.
+        _ = Task.Run(() => new SlotMeter(_supervisor, _time).RunAsync(_end.Token));
         if (_logs is not null)
         {
             tasks.Add(Task.Run(() => _logs.RunAsync(_end.Token)));

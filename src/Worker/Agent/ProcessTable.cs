@@ -29,6 +29,16 @@ internal static partial class ProcessTable
             .OrderBy(found => found.Process.StartTime).ThenBy(found => found.Process.Pid);
     }
 
+    /// <summary>Processor time and memory of a process; null when it is gone.</summary>
+    public static (long CpuTicks, long ResidentBytes)? Use(ProcessIdentity process)
+    {
+        // utime and stime are fields 14 and 15, rss (in pages) is 24.
+        return StatOf(process.Pid) is { } fields && long.Parse(fields[19], CultureInfo.InvariantCulture) == process.StartTime
+            ? (long.Parse(fields[11], CultureInfo.InvariantCulture) + long.Parse(fields[12], CultureInfo.InvariantCulture),
+                long.Parse(fields[21], CultureInfo.InvariantCulture) * Environment.SystemPageSize)
+            : null;
+    }
+
     /// <summary>SIGKILL to the process and, when it leads one, to its group.</summary>
     public static void Kill(ProcessIdentity process)
     {
@@ -41,20 +51,25 @@ internal static partial class ProcessTable
 
     private static (ProcessIdentity Process, int Session)? Look(int pid)
     {
-        string stat;
+        // session is field 6, starttime 22.
+        return StatOf(pid) is not { } fields || fields[0] is "Z" or "X"
+            ? null
+            : (new ProcessIdentity { Pid = pid, StartTime = long.Parse(fields[19], CultureInfo.InvariantCulture) }, int.Parse(fields[3], CultureInfo.InvariantCulture));
+    }
+
+    /// <summary>From field 3 on; null when there is no such process.</summary>
+    private static string[]? StatOf(int pid)
+    {
         try
         {
-            stat = File.ReadAllText($"/proc/{pid}/stat");
+            string stat = File.ReadAllText($"/proc/{pid}/stat");
+            // "pid (name) state ...": the name may hold anything, so count from the last parenthesis.
+            return stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
         }
         catch (IOException)
         {
             return null;
         }
-        // "pid (name) state ...": the name may hold anything, so count from the last parenthesis. session is field 6, starttime 22.
-        string[] fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
-        return fields[0] is "Z" or "X"
-            ? null
-            : (new ProcessIdentity { Pid = pid, StartTime = long.Parse(fields[19], CultureInfo.InvariantCulture) }, int.Parse(fields[3], CultureInfo.InvariantCulture));
     }
 
     /// <summary>NUL before, between and after; empty when it may not be read.</summary>

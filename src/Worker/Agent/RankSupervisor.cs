@@ -30,6 +30,8 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
 
     public IEnumerable<RankName> Names => _ranks.Keys;
 
+    public IEnumerable<SupervisedRank> Living => _ranks.Values.Where(rank => rank.IsAlive);
+
     public bool IsAlive(RankName name) => _ranks.TryGetValue(name, out SupervisedRank? rank) && rank.IsAlive;
 
     /// <summary>The newest attempt of a job that was ever ordered to run here.</summary>

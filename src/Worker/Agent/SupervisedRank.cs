@@ -110,6 +110,8 @@ internal sealed class SupervisedRank : IDisposable
         }
     }
 
+    public void Measured(SlotUse? use) => Change(state => state with { Use = state.Alive ? use : null });
+
     /// <summary>The agent is about to kill it for this reason, which becomes its last words.</summary>
     public void Condemn(string why) => _condemned ??= IsAlive ? why : null;
 
@@ -124,7 +126,7 @@ internal sealed class SupervisedRank : IDisposable
     {
         RankResult? result = ReadResult(out string? problem);
         string words = _condemned is { } why ? $"killed by its agent: {why}" : problem ?? how + LastLine();
-        Change(state => state with { Alive = false, Result = result, LastWords = result is null ? words : null });
+        Change(state => state with { Alive = false, Use = null, Result = result, LastWords = result is null ? words : null });
     }
 
     private void Change(Func<RankState, RankState> change)

@@ -9,16 +9,7 @@ public static class CheckpointCopy
     /// <exception cref="InvalidDataException">A file is not what was written.</exception>
     public static async Task<CheckpointManifest> WriteAsync(ICheckpointStore store, long? step, string folder, CancellationToken cancellationToken)
     {
-        CheckpointFolder[] committed = [.. (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(found => found.HasManifest)];
-        CheckpointFolder chosen = committed.FirstOrDefault(found => step is { } wanted ? found.Step == wanted : !found.IsQuarantined)
-            ?? throw new JobInputException($"{store.Address}: no {(step is null ? "good " : "")}checkpoint{(step is null ? "" : $" of step {step}")}; there are "
-                + (committed.Length == 0 ? "none yet" : "steps " + string.Join(", ", committed.Select(found => found.Step))));
-        if (chosen.IsQuarantined)
-        {
-            throw new InvalidDataException($"{store.Address}: step {chosen.Step} is quarantined: {await chosen.ReadReasonAsync(store, cancellationToken)}");
-        }
-
-        CheckpointManifest manifest = await chosen.ReadManifestAsync(store, cancellationToken) ?? throw Gone();
+        (CheckpointFolder chosen, CheckpointManifest manifest) = await ChooseAsync(store, step, cancellationToken);
         await NewFolder.WriteAsync(folder, async temporary =>
         {
             foreach (CheckpointFile file in manifest.Files)
@@ -51,11 +42,29 @@ public static class CheckpointCopy
             {
                 // A manifest goes before its files do.
                 throw await chosen.ReadManifestAsync(store, cancellationToken) is null
-                    ? (Exception)Gone()
+                    ? (Exception)Gone(store, chosen)
                     : new InvalidDataException($"{store.Address}: step {manifest.Step} is damaged: {file.Path} is missing");
             }
         }
-
-        JobInputException Gone() => new($"{store.Address}: retention removed step {chosen.Step} meanwhile; take a newer one");
     }
+
+    /// <param name="step">Null: the newest that is not quarantined.</param>
+    /// <exception cref="JobInputException">There is no such checkpoint.</exception>
+    /// <exception cref="InvalidDataException">It is quarantined, or its manifest is damaged.</exception>
+    internal static async Task<(CheckpointFolder Folder, CheckpointManifest Manifest)> ChooseAsync(ICheckpointStore store, long? step, CancellationToken cancellationToken)
+    {
+        CheckpointFolder[] committed = [.. (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(found => found.HasManifest)];
+        CheckpointFolder chosen = committed.FirstOrDefault(found => step is { } wanted ? found.Step == wanted : !found.IsQuarantined)
+            ?? throw new JobInputException($"{store.Address}: no {(step is null ? "good " : "")}checkpoint{(step is null ? "" : $" of step {step}")}; there are "
+                + (committed.Length == 0 ? "none yet" : "steps " + string.Join(", ", committed.Select(found => found.Step))));
+        if (chosen.IsQuarantined)
+        {
+            throw new InvalidDataException($"{store.Address}: step {chosen.Step} is quarantined: {await chosen.ReadReasonAsync(store, cancellationToken)}");
+        }
+
+        return (chosen, await chosen.ReadManifestAsync(store, cancellationToken) ?? throw Gone(store, chosen));
+    }
+
+    private static JobInputException Gone(ICheckpointStore store, CheckpointFolder chosen) =>
+        new($"{store.Address}: retention removed step {chosen.Step} meanwhile; take a newer one");
 }

@@ -19,6 +19,9 @@ public sealed record MetricsRecord : StepRecord
 
     public required double TokensPerSecond { get; init; }
 
+    /// <summary>Model FLOPs utilisation of rank 0's device, from 0 to 1; null where the device's peak is unknown.</summary>
+    public double? Mfu { get; init; }
+
     /// <summary>Since the start of this attempt.</summary>
     public required double Seconds { get; init; }
 

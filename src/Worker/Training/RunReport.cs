@@ -8,7 +8,8 @@ namespace Trainer.Worker.Training;
 /// <param name="Loss">Mean over the trained tokens of the step.</param>
 /// <param name="GradientNorm">Before clipping.</param>
 /// <param name="Tokens">Since the start of the training.</param>
-public sealed record StepFigures(int Step, double Loss, double GradientNorm, double LearningRate, long Tokens, double TokensPerSecond);
+/// <param name="Mfu">Model FLOPs utilisation of rank 0's device; null where it is unknown.</param>
+public sealed record StepFigures(int Step, double Loss, double GradientNorm, double LearningRate, long Tokens, double TokensPerSecond, double? Mfu);
 
 /// <summary>Where a run's figures go: metrics.jsonl, TensorBoard, samples.jsonl, the log and the heartbeat.</summary>
 public sealed class RunReport : IDisposable
@@ -61,6 +62,7 @@ public sealed class RunReport : IDisposable
             GradNorm = figures.GradientNorm,
             Tokens = figures.Tokens,
             TokensPerSecond = figures.TokensPerSecond,
+            Mfu = figures.Mfu,
             Seconds = _time.GetElapsedTime(_started).TotalSeconds,
             Time = _time.GetUtcNow(),
         });
@@ -68,6 +70,10 @@ public sealed class RunReport : IDisposable
         _tensorBoard.Scalar("train/learning_rate", figures.Step, (float)figures.LearningRate);
         _tensorBoard.Scalar("train/grad_norm", figures.Step, (float)figures.GradientNorm);
         _tensorBoard.Scalar("train/tokens_per_second", figures.Step, (float)figures.TokensPerSecond);
+        if (figures.Mfu is { } mfu)
+        {
+            _tensorBoard.Scalar("train/mfu", figures.Step, (float)mfu);
+        }
         if (evaluation is { } value)
         {
             _tensorBoard.Scalar("eval/loss", figures.Step, (float)value);
@@ -89,6 +95,7 @@ public sealed class RunReport : IDisposable
         });
         _reporter.Log(FormattableString.Invariant($"step {figures.Step}/{_steps} loss {figures.Loss:F4} norm {figures.GradientNorm:F3} ")
             + FormattableString.Invariant($"lr {figures.LearningRate:E2} tok/s {figures.TokensPerSecond:F0}")
+            + (figures.Mfu is { } share ? FormattableString.Invariant($" mfu {share:P1}") : "")
             + (evaluation is { } loss ? FormattableString.Invariant($" eval {loss:F4}") : "")
             + (eta is { } left ? $" eta {TimeSpan.FromSeconds(left):hh\\:mm\\:ss}" : ""));
     }

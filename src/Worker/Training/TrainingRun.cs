@@ -38,10 +38,11 @@ public sealed class TrainingRun : IDisposable
     private readonly LearningRate _schedule;
     private readonly int _steps;
 
-    /// <summary>Rank 0 only, as are <see cref="_inventory"/> and <see cref="_report"/>.</summary>
+    /// <summary>Rank 0 only, as are <see cref="_inventory"/>, <see cref="_report"/> and <see cref="_use"/>.</summary>
     private readonly CheckpointWriter? _checkpoints;
     private readonly CheckpointInventory? _inventory;
     private readonly RunReport? _report;
+    private readonly MachineUse? _use;
 
     private int _step;
     private long _cursor;
@@ -85,6 +86,7 @@ public sealed class TrainingRun : IDisposable
         }
 
         _report = new RunReport(files, reporter, time, _step, _steps);
+        _use = new MachineUse(Model);
         _inventory = Wait(CheckpointInventory.ReadAsync(store, fingerprint, restored, time.GetUtcNow(), CancellationToken.None));
         _checkpoints = new CheckpointWriter(store, Author(id, WritingAttempt(store, attempt), fingerprint), new CheckpointWriterOptions
         {
@@ -185,7 +187,8 @@ public sealed class TrainingRun : IDisposable
         _tokens += batches.Tokens;
         _checkpoints?.ThrowIfFailed();
         _faults.Reach("Step", _step);
-        return (new StepFigures(_step, loss, norm, learningRate, _tokens, batches.Tokens / _time.GetElapsedTime(begun).TotalSeconds), stopping);
+        double seconds = _time.GetElapsedTime(begun).TotalSeconds;
+        return (new StepFigures(_step, loss, norm, learningRate, _tokens, batches.Tokens / seconds, _use?.Of(batches.Batches, seconds)), stopping);
     }
 
     /// <summary>The loss over all ranks and what any of them is asked to end as, in one small collective.</summary>

@@ -1,0 +1,65 @@
+// Questions before something is done, and words about how it went.
+import { h, fill } from "./dom.js";
+
+/** Resolves with null when declined, else with the value of the field, or true. */
+export function confirm({ title, text, action, danger = false, field = null }) {
+  return new Promise(resolve => {
+    const input = field && h("input", { type: "number", id: "dialog-field", min: field.min, max: field.max, step: 1, value: field.value, required: true });
+    const dialog = h("dialog", { "aria-labelledby": "dialog-title" },
+      h("form", { method: "dialog" },
+        h("h2", { id: "dialog-title" }, title),
+        text && h("p", null, text),
+        input && h("div.field", null, h("label", { for: "dialog-field" }, field.label), input),
+        h("div.buttons", null,
+          h("button", { type: "button", onclick: () => dialog.close("") }, "Keep as it is"),
+          h(danger ? "button.danger" : "button.primary", { value: "yes", autofocus: !input }, action))));
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes" ? (input ? Number(input.value) : true) : null);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+    input?.select();
+  });
+}
+
+/** A line at the foot of the page for a while; screen readers hear it. */
+export function tell(message, isProblem = false) {
+  let place = document.getElementById("told");
+  if (!place) {
+    place = h("div", { id: "told", role: "status", "aria-live": "polite" });
+    document.body.append(place);
+  }
+  const line = h(isProblem ? "p.told.problem" : "p.told", null, message);
+  fill(place, line);
+  setTimeout(() => line.remove(), isProblem ? 8000 : 4000);
+}
+
+/** A menu at a button: items are { label, run, danger }. */
+export function menu(button, items) {
+  const list = h("div.menu", { role: "menu", popover: "auto", "aria-label": button.getAttribute("aria-label") },
+    items.map(item => h(item.danger ? "button.danger-text" : "button", {
+      type: "button", role: "menuitem", tabindex: -1, onclick: () => { list.hidePopover(); item.run(); },
+    }, item.label)));
+  const entries = [...list.children];
+  list.addEventListener("keydown", event => {
+    const at = entries.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: entries.length - 1 }[event.key];
+    if (to !== undefined) { entries[(to + entries.length) % entries.length].focus(); event.preventDefault(); }
+    if (event.key === "Tab") list.hidePopover();
+  });
+  list.addEventListener("toggle", event => {
+    if (event.newState === "closed") {
+      list.remove();
+      button.setAttribute("aria-expanded", "false");
+      if (document.activeElement === document.body) button.focus();
+    }
+  });
+  document.body.append(list);
+  button.setAttribute("aria-expanded", "true");
+  list.showPopover();
+  const at = button.getBoundingClientRect();
+  list.style.top = `${Math.max(4, Math.min(at.bottom + 4, innerHeight - list.offsetHeight - 4))}px`;
+  list.style.left = `${Math.max(4, Math.min(at.right - list.offsetWidth, innerWidth - list.offsetWidth - 4))}px`;
+  entries[0]?.focus();
+}

@@ -1,0 +1,116 @@
+using System.Text.Json;
+using Microsoft.Playwright;
+using Trainer.EndToEnd.Tests;
+using static Microsoft.Playwright.Assertions;
+
+namespace Dashboard.Tests;
+
+/// <summary>Every page for people who see little, use no mouse, or have a small screen.</summary>
+[Collection(SharedSite.Name)]
+public sealed class AccessibilityTests(SiteFixture fixture)
+{
+    private static readonly Lazy<string> s_axe = new(() => File.ReadAllText(Path.Combine(TrainerProgram.RepositoryRoot(), "node_modules", "axe-core", "axe.min.js")));
+
+    private string[] Pages =>
+    [
+        "/", "/cluster", $"/compare?jobs={fixture.Done}", $"/jobs/{fixture.Done}", $"/jobs/{fixture.Done}?tab=logs", $"/jobs/{fixture.Done}?tab=checkpoints",
+        $"/jobs/{fixture.Done}?tab=samples", $"/jobs/{fixture.Done}?tab=config", "/?q=there-is-none",
+    ];
+
+    [Theory]
+    [InlineData(ColorScheme.Light)]
+    [InlineData(ColorScheme.Dark)]
+    public async Task Axe_finds_nothing_serious(ColorScheme theme)
+    {
+        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site, "admin", theme);
+        var found = new List<string>();
+        foreach (string path in Pages)
+        {
+            await visit.GoAsync(path);
+            await visit.Page.WaitForTimeoutAsync(400);
+            found.AddRange(await FindingsAsync(visit.Page, path));
+        }
+        await visit.Page.GotoAsync("/");
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {fixture.Done}" }).ClickAsync();
+        found.AddRange(await FindingsAsync(visit.Page, "menu"));
+        await visit.GoAsync("/cluster");
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Drain local" }).ClickAsync();
+        found.AddRange(await FindingsAsync(visit.Page, "dialog"));
+        await using Visit stranger = await fixture.Browser.VisitAsync(fixture.Site, token: null, theme);
+        await stranger.Page.GotoAsync("/");
+        found.AddRange(await FindingsAsync(stranger.Page, "sign in"));
+        Assert.True(found.Count == 0, string.Join('\n', found));
+    }
+
+    [Fact]
+    public async Task At_380_pixels_nothing_is_cut_off()
+    {
+        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site, "admin", width: 380, height: 720);
+        foreach (string path in Pages)
+        {
+            await visit.GoAsync(path);
+            await visit.Page.WaitForTimeoutAsync(300);
+            Assert.True(await visit.Page.EvaluateAsync<int>("document.documentElement.scrollWidth") <= 380, path);
+        }
+        await visit.GoAsync("/");
+        ILocator row = visit.Page.Locator(".rows > .row").First;
+        await Expect(row.GetByRole(AriaRole.Link)).ToBeInViewportAsync();
+        await Expect(row.GetByRole(AriaRole.Button)).ToBeInViewportAsync();
+        await Expect(visit.Page.GetByRole(AriaRole.Button, new() { Name = "Sign out" })).ToBeInViewportAsync();
+        Assert.Empty(visit.Problems);
+    }
+
+    [Fact]
+    public async Task The_keyboard_reaches_and_does_everything()
+    {
+        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site);
+        IPage page = visit.Page;
+        await page.GotoAsync("/");
+        await page.GetByRole(AriaRole.Link, new() { Name = fixture.Done.Value }).WaitForAsync();
+        await page.Keyboard.PressAsync("Tab");
+        await Expect(page.GetByRole(AriaRole.Link, new() { Name = "Skip to content" })).ToBeFocusedAsync();
+
+        await page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {fixture.Done}" }).FocusAsync();
+        await page.Keyboard.PressAsync("Enter");
+        await Expect(page.GetByRole(AriaRole.Menuitem, new() { Name = "Open" })).ToBeFocusedAsync();
+        await page.Keyboard.PressAsync("Escape");
+        await Expect(page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {fixture.Done}" })).ToBeFocusedAsync();
+        await page.Keyboard.PressAsync("Enter");
+        await page.Keyboard.PressAsync("Enter");
+        await Expect(page.Locator("h1")).ToHaveTextAsync(fixture.Done.Value);
+        await Expect(page.Locator("main")).ToBeFocusedAsync();
+
+        await page.GetByRole(AriaRole.Tab, new() { Name = "Overview" }).FocusAsync();
+        await page.Keyboard.PressAsync("ArrowRight");
+        await Expect(page.GetByRole(AriaRole.Tab, new() { Name = "Logs" })).ToBeFocusedAsync();
+        await Expect(page.GetByRole(AriaRole.Log)).ToContainTextAsync("step 30/30");
+        await page.GoBackAsync();
+        await Expect(page.Locator("h1")).ToHaveTextAsync("Jobs");
+        Assert.Empty(visit.Problems);
+    }
+
+    [Fact]
+    public async Task The_theme_that_was_chosen_stays()
+    {
+        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site);
+        Assert.Equal("rgb(246, 247, 249)", await BackgroundAsync());
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Theme: as the system" }).ClickAsync();
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Theme: light" }).ClickAsync();
+        await Expect(visit.Page.GetByRole(AriaRole.Button, new() { Name = "Theme: dark" })).ToBeVisibleAsync();
+        await visit.Page.ReloadAsync();
+        Assert.Equal("rgb(16, 18, 22)", await BackgroundAsync());
+
+        Task<string> BackgroundAsync() => visit.Page.EvaluateAsync<string>("getComputedStyle(document.body).backgroundColor");
+    }
+
+    private static async Task<IEnumerable<string>> FindingsAsync(IPage page, string where)
+    {
+        await page.EvaluateAsync(s_axe.Value);
+        JsonElement? violations = await page.EvaluateAsync<JsonElement>("""
+            async () => (await axe.run(document, { resultTypes: ["violations"] })).violations
+              .filter(found => found.impact === "serious" || found.impact === "critical")
+              .flatMap(found => found.nodes.slice(0, 3).map(node => `${found.id}: ${node.target} (${node.failureSummary})`))
+            """);
+        return [.. violations!.Value.EnumerateArray().Select(found => $"{where}: {found.GetString()}")];
+    }
+}
