@@ -19,10 +19,11 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
     /// <param name="job">The name of the job that asks, for messages.</param>
     /// <param name="fingerprint">What the checkpoint must have been trained with.</param>
     /// <param name="cancellationToken">Ends the search.</param>
+    /// <param name="newest">Newer steps are not looked at.</param>
     /// <exception cref="JobInputException">The newest checkpoint belongs to another training.</exception>
-    public async Task<CheckpointManifest?> FindNewestAsync(string job, string fingerprint, CancellationToken cancellationToken)
+    public async Task<CheckpointManifest?> FindNewestAsync(string job, string fingerprint, CancellationToken cancellationToken, long newest = long.MaxValue)
     {
-        foreach (CheckpointFolder folder in await CheckpointFolder.ListAsync(store, cancellationToken))
+        foreach (CheckpointFolder folder in (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(folder => folder.Step <= newest))
         {
             CheckpointFinding? finding = await ExamineAsync(folder, manifest =>
             {

@@ -381,12 +381,12 @@ public sealed class TrainingRun : IDisposable
     private CheckpointManifest? Restore(ICheckpointStore store, JobId id, string fingerprint)
     {
         var reader = new CheckpointReader(store, _time, finding => _reporter.Log($"warning: {finding.Message}"));
-        CheckpointManifest? own = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None));
+        CheckpointManifest? own = FindNewest(reader, id, fingerprint);
         CheckpointManifest? manifest = own;
         if (manifest is null && _job.Checkpoint.ResumeFrom is { } source)
         {
             reader = new CheckpointReader(CheckpointStore.Open(source, _time), _time, finding => _reporter.Log($"warning: {finding.Message}"));
-            manifest = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None))
+            manifest = FindNewest(reader, id, fingerprint)
                 ?? throw new JobInputException($"checkpoint.resume_from: {source} has no good checkpoint; correct the address, or remove the key to start from step 0");
         }
 
@@ -413,6 +413,23 @@ public sealed class TrainingRun : IDisposable
 
         _reporter.Log($"continuing from the checkpoint of step {manifest.Step}, written by attempt {manifest.Attempt}");
         return own;
+    }
+
+    /// <summary>What rank 0 found: an attempt that was cut off may still commit while the ranks look.</summary>
+    private CheckpointManifest? FindNewest(CheckpointReader reader, JobId id, string fingerprint)
+    {
+        CheckpointManifest? found = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None));
+        if (_ranks.WorldSize == 1)
+        {
+            return found;
+        }
+
+        long own = found?.Step ?? -1;
+        using DisposeScope scope = NewDisposeScope();
+        Tensor step = tensor((long[])[own]);
+        _ranks.Broadcast(step, root: 0);
+        long chosen = step.data<long>().ToArray()[0];
+        return chosen == own ? found : Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None, newest: chosen));
     }
 
     /// <summary>

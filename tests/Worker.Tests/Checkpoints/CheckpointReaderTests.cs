@@ -50,6 +50,17 @@ public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
     }
 
     [Theory]
+    [InlineData(30, 30L)]
+    [InlineData(29, 20L)]
+    [InlineData(20, 20L)]
+    [InlineData(-1, null)]
+    public async Task Steps_that_are_newer_than_asked_for_are_not_looked_at(long newest, long? expected)
+    {
+        var reader = new CheckpointReader(Store, TimeProvider.System);
+        Assert.Equal(expected, (await reader.FindNewestAsync("demo", Checkpointing.Fingerprint, default, newest))?.Step);
+    }
+
+    [Theory]
     [InlineData(Shard)]
     [InlineData(History)]
     [InlineData(Manifest)]
