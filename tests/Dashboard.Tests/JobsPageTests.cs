@@ -172,7 +172,8 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
             """)) / 60;
         output.WriteLine(FormattableString.Invariant($"{Many} jobs: {typing:0.0} ms a letter of the search, {scrolling:0.0} ms a screen of scrolling"));
         Assert.InRange(typing, 1, 50);
-        Assert.InRange(scrolling, 1, 16);
+        // Each is a jump to rows that were not there: two frames, on a processor that may have other work.
+        Assert.InRange(scrolling, 1, 33);
         await page.EvaluateAsync("scrollTo(0, document.body.scrollHeight)");
         await Expect(page.Locator(".rows > .row[aria-rowindex='5001']")).ToBeVisibleAsync();
         Assert.Empty(visit.Problems);
