@@ -73,7 +73,7 @@ public sealed class WireTests
         JsonElement json = JsonDocument.Parse(JsonSerializer.Serialize(job, ContractsJson.Default.JobView)).RootElement;
 
         Assert.Equal("schema_version id name status reason project pool ranks nodes priority attempt phase step steps loss eval_loss tokens_per_second eta_seconds "
-            + "last_checkpoint_step message submitted_at started_at ended_at directory history", string.Join(' ', json.EnumerateObject().Select(key => key.Name)));
+            + "last_checkpoint_step message submitted_at started_at ended_at directory position slot_seconds attempts history", string.Join(' ', json.EnumerateObject().Select(key => key.Name)));
         Assert.Equal("running", json.GetProperty("status").GetString());
         Assert.Equal("demo-abcd", json.GetProperty("id").GetString());
     }
