@@ -93,11 +93,11 @@ internal sealed class AgentHome : IAsyncDisposable
         }
     }
 
-    /// <summary>Processes of an attempt, as /proc knows them.</summary>
+    /// <summary>Processes that are this rank, as /proc knows them; not a child of one, which bears its command line until it becomes `sleep`.</summary>
     public int[] Pids(RankName name) => [.. Directory.EnumerateDirectories("/proc")
         .Select(folder => int.TryParse(Path.GetFileName(folder), CultureInfo.InvariantCulture, out int pid) ? pid : 0)
         .Where(pid => pid > 0 && Read(pid, "cmdline").StartsWith(
-            $"/bin/sh\0{Rank}\0--job-dir\0{Home.Job(name.Job).Directory}\0--attempt\0{name.Attempt}\0--socket\0{Home.AgentSocket}\0--rank\0{name.Rank}\0", StringComparison.Ordinal))];
+            $"/bin/sh\0{Rank}\0--job-dir\0{Home.Job(name.Job).Directory}\0--attempt\0{name.Attempt}\0--socket\0{Home.AgentSocket}\0--rank\0{name.Rank}\0", StringComparison.Ordinal) && LeadsItsSession(pid))];
 
     public static string Read(int pid, string file)
     {
@@ -116,6 +116,9 @@ internal sealed class AgentHome : IAsyncDisposable
         using Process kill = Process.Start("kill", [$"-{signal}", pid.ToString(CultureInfo.InvariantCulture)]);
         kill.WaitForExit();
     }
+
+    private static bool LeadsItsSession(int pid) =>
+        Read(pid, "stat") is { Length: > 0 } stat && stat[(stat.LastIndexOf(')') + 2)..].Split(' ')[3] == pid.ToString(CultureInfo.InvariantCulture);
 
     public async ValueTask DisposeAsync()
     {
