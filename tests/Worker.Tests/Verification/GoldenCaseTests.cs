@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Text.Json;
 using Trainer.Contracts;
 using Trainer.Worker.Checkpoints;
@@ -74,6 +75,56 @@ public sealed class GoldenCaseTests
         CaseResult result = Verify(folder.Path, AttentionKind.Auto);
         Assert.False(result.Passed);
         Assert.Contains(result.Checks, check => !check.Passed);
+    }
+
+    [Fact]
+    public void A_decay_that_is_half_of_what_it_should_be_shows_in_the_merged_weights()
+    {
+        using TemporaryDirectory folder = Copy("qwen2-lora");
+        foreach (string inside in new[] { "adapter", "merged-after-6-steps" })
+        {
+            Directory.CreateDirectory(Path.Combine(folder.Path, inside));
+            foreach (string file in Directory.EnumerateFiles(Repository.File("tests", "golden", "qwen2-lora", inside)))
+            {
+                File.Copy(file, Path.Combine(folder.Path, inside, Path.GetFileName(file)));
+            }
+        }
+
+        string path = Path.Combine(folder.Path, "golden.json");
+        File.WriteAllText(path, File.ReadAllText(path).Replace("\"weight_decay\": 0.1", "\"weight_decay\": 0.05", StringComparison.Ordinal));
+        CaseResult result = Verify(folder.Path, AttentionKind.Auto);
+        Assert.Contains(result.Checks, check => check.Name.StartsWith("packed merged weights", StringComparison.Ordinal) && !check.Passed);
+    }
+
+    [Theory]
+    [InlineData("model.layers.0.self_attn.q_proj.weight", 2e-5f)]
+    [InlineData("model.layers.2.self_attn.v_proj.weight", 2e-5f)]
+    [InlineData("model.layers.1.self_attn.k_proj.weight", 2e-5f)]
+    [InlineData("model.layers.0.self_attn.v_proj.weight", float.NaN)]
+    public void One_merged_weight_that_is_off_is_found(string name, float by)
+    {
+        using TemporaryDirectory folder = Copy("qwen2-lora");
+        foreach (string inside in new[] { "adapter", "merged-after-6-steps" })
+        {
+            Directory.CreateDirectory(Path.Combine(folder.Path, inside));
+            foreach (string file in Directory.EnumerateFiles(Repository.File("tests", "golden", "qwen2-lora", inside)))
+            {
+                File.Copy(file, Path.Combine(folder.Path, inside, Path.GetFileName(file)));
+            }
+        }
+
+        string path = Path.Combine(folder.Path, "merged-after-6-steps", "model.safetensors");
+        byte[] bytes = File.ReadAllBytes(path);
+        using (SafetensorsFile file = SafetensorsFile.Open(path))
+        {
+            Span<byte> weight = bytes.AsSpan((int)file.Tensors.Single(entry => entry.Name == name).Offset, sizeof(float));
+            BinaryPrimitives.WriteSingleLittleEndian(weight, BinaryPrimitives.ReadSingleLittleEndian(weight) + by);
+        }
+
+        File.WriteAllBytes(path, bytes);
+        CaseResult result = Verify(folder.Path, AttentionKind.Auto);
+        Assert.Equal(["packed merged weights", "padded merged weights"], result.Checks.Where(check => !check.Passed).Select(check => check.Name));
+        Assert.All(result.Checks.Where(check => !check.Passed), check => Assert.True(float.IsNaN(by) ? double.IsNaN(check.Error) : check.Error is > 1.5e-5 and < 2.5e-5, check.ToString()));
     }
 
     [Fact]
