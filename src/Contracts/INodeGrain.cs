@@ -12,8 +12,9 @@ namespace Trainer.Contracts;
 public interface INodeGrain : IGrainWithStringKey
 {
     /// <summary>An agent reports and receives what it is to run.</summary>
+    /// <returns>Null: another agent has this name.</returns>
     [Alias("report")]
-    Task<NodeOrders> Report(NodeReport report);
+    Task<NodeOrders?> Report(NodeReport report);
 
     /// <summary>The ranks of this attempt are to run here; replaces what was asked for older attempts of the job.</summary>
     /// <returns>What the node last said of them.</returns>

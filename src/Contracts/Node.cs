@@ -45,6 +45,9 @@ public sealed record NodeReport
 
     /// <summary>Grows from report to report, so that one which was held up on its way does not undo a later one. Milliseconds since the machine started.</summary>
     [Id(10)] public long Sequence { get; init; }
+
+    /// <summary>The same for every agent of one home on one machine: tells apart agents that bear one name. Null: an older agent's.</summary>
+    [Id(11)] public string? Agent { get; init; }
 }
 
 /// <summary>Name of one rank of one attempt of a job.</summary>
@@ -83,6 +86,9 @@ public sealed record RankState
 
     /// <summary>What it takes of its slot, measured now and then by its agent; null while unknown.</summary>
     [Id(9)] public SlotUse? Use { get; init; }
+
+    /// <summary>Processor time that it has used in <see cref="StillSeconds"/>: a long step works, a hung one waits.</summary>
+    [Id(10)] public double WorkedSeconds { get; init; }
 }
 
 /// <summary>What a rank takes of its slot: of the GPU, or of the machine when it is a CPU slot.</summary>

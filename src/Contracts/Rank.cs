@@ -111,6 +111,9 @@ public sealed record RankResult
     /// <summary>Of a failure: the ranks lost each other, so that what went wrong first is another rank's to tell.</summary>
     [Id(7)] public bool LostOthers { get; init; }
 
+    /// <inheritdoc cref="RankReport.EvalLoss"/>
+    [Id(8)] public double? EvalLoss { get; init; }
+
     /// <summary>Whole or not at all: a reader never sees half a result.</summary>
     public void Write(string path)
     {

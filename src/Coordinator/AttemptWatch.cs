@@ -89,8 +89,10 @@ public static class AttemptWatch
             return Hang($"rank {silent.Name.Rank} on {job.Nodes[silent.Name.Rank]} (process {silent.Process?.Pid}) gives no sign of life for {silent.SilentSeconds:0} s"
                 + Where(silent));
         }
+        // One that works holds up the others, who wait for it: its step is long, as on a machine that has too much to do.
+        TimeSpan patience = ranks.Values.Any(rank => rank.WorkedSeconds > options.WorkingShare * rank.StillSeconds) ? options.WorkingHang : options.Hang;
         bool together = job.Spec.Ranks > 1 && ranks.Count == job.Spec.Ranks
-            && ranks.Values.All(rank => rank is { Alive: true, Report.Phase: RankPhase.Training } && rank.StillSeconds > options.Hang.TotalSeconds);
+            && ranks.Values.All(rank => rank is { Alive: true, Report.Phase: RankPhase.Training } && rank.StillSeconds > patience.TotalSeconds);
         return together ? Hang($"no rank has moved for {ranks.Values.Min(rank => rank.StillSeconds):0} s{Where(ranks[0])}") : null;
 
         HangFound Hang(string message) => new(now, job.Attempt, message);

@@ -14,8 +14,14 @@ public sealed record CoordinatorOptions
     /// <summary>A rank whose agent answers but that is silent itself for so long hangs.</summary>
     public TimeSpan Silence { get; init; } = TimeSpan.FromSeconds(30);
 
-    /// <summary>Ranks that train together and of which none moves for so long hang.</summary>
+    /// <summary>Ranks that train together, and of which none moves or works for so long, hang.</summary>
     public TimeSpan Hang { get; init; } = TimeSpan.FromSeconds(45);
+
+    /// <summary>The same while one of them uses the processor: in an endless loop, or in a step that is that long.</summary>
+    public TimeSpan WorkingHang => 10 * Hang;
+
+    /// <summary>Of the time since it last moved, what a rank that works uses of a core at least. Waiting, with its heartbeats, uses less than a hundredth.</summary>
+    public double WorkingShare { get; init; } = 0.03;
 
     /// <summary>What taking the stacks of hung ranks may take.</summary>
     public TimeSpan StacksTake { get; init; } = TimeSpan.FromSeconds(15);

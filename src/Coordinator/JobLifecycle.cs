@@ -135,6 +135,7 @@ public static class JobLifecycle
         {
             Step = Math.Max(result.Step, job.Progress?.Step ?? 0),
             Loss = result.Loss ?? job.Progress?.Loss,
+            EvalLoss = result.EvalLoss ?? job.Progress?.EvalLoss,
         },
         LastCheckpointStep = result.LastCheckpointStep ?? job.LastCheckpointStep,
     };

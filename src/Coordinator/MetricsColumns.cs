@@ -30,8 +30,8 @@ internal sealed class MetricsColumns(string path)
         lock (_lock)
         {
             Read();
-            int first = FirstAt(from), end = to == long.MaxValue ? _steps.Count : FirstAt(to + 1);
-            int count = Math.Max(0, end - first);
+            int first = FirstAt(from), end = Math.Max(first, to == long.MaxValue ? _steps.Count : FirstAt(to + 1));
+            int count = end - first;
             int bucket = Math.Max(1, (count + points - 1) / points);
             int buckets = (count + bucket - 1) / bucket;
             return new MetricsSeries
@@ -87,10 +87,10 @@ internal sealed class MetricsColumns(string path)
             int start = 0;
             while (bytes.AsSpan(start, count - start).IndexOf((byte)'\n') is >= 0 and int length)
             {
-                if (!TryAdd(bytes.AsSpan(start, length)))
+                if (!TryAdd(bytes.AsSpan(start, length)) && !bytes.AsSpan(start + length + 1, count - start - length - 1).Contains((byte)'\n'))
                 {
-                    // It is being written.
-                    return;
+                    // The last one may be being written; what other lines follow is no record.
+                    break;
                 }
                 _last = bytes[start..(start + length)];
                 _offset += length + 1;

@@ -94,7 +94,10 @@ internal sealed class MetricsTail(string path)
         }
     }
 
-    /// <summary>Whole lines from where the file stands, with their lengths in it. What is no record ends them: it is being written.</summary>
+    /// <summary>
+    /// Records from where the file stands, with how far each takes it. What is no record is passed over when other lines follow it; the
+    /// last one may be being written.
+    /// </summary>
     private static IEnumerable<(MetricsLine Line, int Length)> Lines(FileStream? file)
     {
         byte[] bytes = new byte[Chunk];
@@ -111,19 +114,19 @@ internal sealed class MetricsTail(string path)
                 yield break;
             }
             count += read;
-            int start = 0;
+            int start = 0, told = 0;
             while (Array.IndexOf(bytes, (byte)'\n', start, count - start) is >= 0 and int end)
             {
                 byte[] json = bytes[start..end];
-                if (StepOf(json) is not { } step)
-                {
-                    yield break;
-                }
-                yield return (new MetricsLine(step, json), end + 1 - start);
                 start = end + 1;
+                if (StepOf(json) is { } step)
+                {
+                    yield return (new MetricsLine(step, json), start - told);
+                    told = start;
+                }
             }
-            Array.Copy(bytes, start, bytes, 0, count - start);
-            count -= start;
+            Array.Copy(bytes, told, bytes, 0, count - told);
+            count -= told;
         }
     }
 

@@ -17,7 +17,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
     public void Map(IEndpointRouteBuilder routes)
     {
         Role[] workers = [Role.Worker];
-        routes.MapGet("/v1/nodes", ListAsync).WithMetadata(new Operation("Every node that has reported; which ranks run there is for admins.")
+        routes.MapGet("/v1/nodes", ListAsync).WithMetadata(new Operation("Every node that has reported; which ranks run there, and what failed there last, is for admins.")
         {
             Roles = [Role.User], Answer = ContractsJson.Default.NodeList, Query = new Dictionary<string, string> { ["pool"] = "Of this pool; of all when absent." },
         });
@@ -49,13 +49,17 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         NodeReport report = await Http.ReadAsync(context, ContractsJson.Default.NodeReport);
         RequireContract(report.Contract);
         if (report.Node != (string)context.Request.RouteValues["node"]! || !JobId.TryParse(report.Node, out _) || !JobId.TryParse(report.Pool, out _)
-            || report.Slots is < 0 or > 1024 || report.Ranks.IsDefault)
+            || report.Slots is < 0 or > 1024 || report.Ranks.IsDefault || !report.Ranks.All(IsRank) || report.Ranks.DistinctBy(rank => rank.Name).Count() < report.Ranks.Length)
         {
-            throw new ApiException(StatusCodes.Status400BadRequest, "node and pool are named like jobs, slots is 0 to 1024, and ranks is a list");
+            throw new ApiException(StatusCodes.Status400BadRequest, "node and pool are named like jobs, slots is 0 to 1024, and ranks is a list in which each has a name of its own");
         }
-        await Http.AnswerAsync(context, await grains.GetGrain<INodeGrain>(report.Node).Report(report), ContractsJson.Default.NodeOrders);
+        NodeOrders orders = await grains.GetGrain<INodeGrain>(report.Node).Report(report)
+            ?? throw new ApiException(StatusCodes.Status409Conflict, $"another agent reports as node {report.Node}");
+        await Http.AnswerAsync(context, orders, ContractsJson.Default.NodeOrders);
         metrics.Heard(time.GetElapsedTime(start));
     }
+
+    private static bool IsRank(RankState? rank) => rank is { Name: { Attempt: > 0, Rank: >= 0 } name } && JobId.TryParse(name.Job.Value, out _);
 
     private static void RequireContract(int spoken)
     {
@@ -81,7 +85,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         ImmutableArray<string>[] names = await Task.WhenAll(pools.Where(pool => only is null || pool == only).Select(pool => grains.GetGrain<IQueueGrain>(pool).Nodes()));
         NodeView?[] nodes = await Task.WhenAll(names.SelectMany(name => name).Distinct().Select(name => grains.GetGrain<INodeGrain>(name).Get()));
         bool all = Access.Of(context).Role is Role.Admin;
-        await Http.AnswerAsync(context, new NodeList { Nodes = [.. nodes.OfType<NodeView>().Select(node => all ? node : node with { Ranks = [] })] },
+        await Http.AnswerAsync(context, new NodeList { Nodes = [.. nodes.OfType<NodeView>().Select(node => all ? node : node with { Ranks = [], LastStrike = null })] },
             ContractsJson.Default.NodeList);
     }
 
@@ -101,7 +105,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
         if (!JobId.TryParse((string?)context.Request.RouteValues["job"], out JobId job)
             || !long.TryParse(context.Request.Query["offset"], NumberStyles.None, CultureInfo.InvariantCulture, out long offset)
-            || await grains.GetGrain<IJobGrain>(job.Value).Get() is not { } record || attempt > record.Attempt || rank >= record.Spec.Ranks)
+            || await grains.GetGrain<IJobGrain>(job.Value).Get() is not { } record || attempt < 1 || attempt > record.Attempt || rank >= record.Spec.Ranks)
         {
             throw new ApiException(StatusCodes.Status404NotFound, "there is no such stream");
         }
@@ -114,7 +118,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         long length;
         try
         {
-            length = logs.Append(new RankName(job, attempt, rank), stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length));
+            length = logs.Append(new RankName(job, attempt, rank), stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length), attempt == record.Attempt);
         }
         catch (IOException error)
         {

@@ -51,8 +51,13 @@ public sealed class NodeGrain(
 
     private bool Draining => state.State.Drained || _report?.Draining == true;
 
-    public async Task<NodeOrders> Report(NodeReport report)
+    public async Task<NodeOrders?> Report(NodeReport report)
     {
+        // Two that take orders under one name would start every rank twice. Who is silent has left the name to the other.
+        if (_report is { Agent: { } holder } && report.Agent is { } other && other != holder && time.GetElapsedTime(_heard) <= options.NodeSilence)
+        {
+            return null;
+        }
         // A smaller number after a silence is that of a machine that was started anew.
         if (_report is not { } last || report.Sequence >= last.Sequence || time.GetElapsedTime(_heard) > options.NodeSilence)
         {

@@ -5,12 +5,13 @@ namespace Trainer.Coordinator;
 
 /// <summary>A node as the placement sees it.</summary>
 /// <param name="Free">Slots that nothing holds.</param>
+/// <param name="Taken">Slots that something holds.</param>
 /// <param name="Suspect">Ranks failed on it of late: taken when nothing else is left.</param>
-public readonly record struct FreeNode(string Name, int Free, bool Suspect = false);
+public readonly record struct FreeNode(string Name, int Free, int Taken = 0, bool Suspect = false);
 
 /// <summary>
 /// Which waiting jobs get room, as a pure function. All ranks of a job or none; jobs in order; smaller ones may pass a job that
-/// does not fit, until that one has waited so long that room is kept for it.
+/// does not fit, until that one has waited so long that room is kept for it; not for one that the pool could never hold.
 /// </summary>
 public static class Placement
 {
@@ -41,8 +42,14 @@ public static class Placement
     {
         var free = new Dictionary<string, int>(StringComparer.Ordinal);
         var suspects = new HashSet<string>(StringComparer.Ordinal);
-        foreach (FreeNode node in nodes.Where(node => node.Free > 0))
+        long all = 0;
+        foreach (FreeNode node in nodes)
         {
+            all += node.Free + node.Taken;
+            if (node.Free <= 0)
+            {
+                continue;
+            }
             free.Add(node.Name, node.Free);
             if (node.Suspect)
             {
@@ -65,7 +72,7 @@ public static class Placement
             }
             if (request.Ranks > slots)
             {
-                if (now - request.SubmittedAt > Patience)
+                if (now - request.SubmittedAt > Patience && request.Ranks <= all)
                 {
                     break;
                 }

@@ -254,7 +254,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
                 continue;
             }
             node.Taken ??= Taken(node.Offer);
-            free.Add(new FreeNode(node.Offer.Node, node.Offer.Slots - node.Taken.Value, node.Offer.Strikes > 0));
+            free.Add(new FreeNode(node.Offer.Node, node.Offer.Slots - node.Taken.Value, node.Taken.Value, node.Offer.Strikes > 0));
         }
         return free;
     }
@@ -293,7 +293,9 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             : ranks > all ? $"waiting for more workers: {ranks} slots are needed, pool {pool} has {all} ({position})"
             : $"waiting for {ranks} {(ranks == 1 ? "slot" : "slots")} in pool {pool}: {slots} of {all} free{Ahead()} ({position})";
 
-        string Ahead() => _lastGranted is { } job && _jobs.ContainsKey(job) ? $", {job} runs" : "";
+        // Nobody is told of another project's jobs.
+        string Ahead() => ranks <= slots && _waiting.Min is { } first && first != entry && first.Request.Ranks > slots ? ", kept for a job that has waited longer"
+            : _lastGranted is { } job && _jobs.TryGetValue(job, out Entry? other) && other.Request.Project == entry.Request.Project ? $", {job} runs" : "";
     }
 
     /// <summary>What reasons tell; thousands of jobs ask for them at once.</summary>

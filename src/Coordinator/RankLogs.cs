@@ -39,13 +39,17 @@ public sealed class RankLogs(TrainerHome home)
         return job is not null && !File.Exists(path) && new FileInfo(job) is { Exists: true, LinkTarget: null } ? job : path;
     }
 
+    /// <param name="current">The rank is of the job's newest attempt, whose metrics and samples are the job's.</param>
     /// <returns>How long the stream is now: from there on the agent goes on.</returns>
-    public long Append(RankName rank, LogStream stream, long offset, ReadOnlySpan<byte> bytes)
+    public long Append(RankName rank, LogStream stream, long offset, ReadOnlySpan<byte> bytes, bool current)
     {
         string path = Path(rank, stream);
         lock (_locks[(uint)path.GetHashCode(StringComparison.Ordinal) % _locks.Length])
         {
-            bool created = !File.Exists(path);
+            if (offset > 0 && !File.Exists(path))
+            {
+                return 0;
+            }
             Directory.CreateDirectory(System.IO.Path.GetDirectoryName(path)!);
             using var file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite);
             long length = file.Length;
@@ -55,7 +59,7 @@ public sealed class RankLogs(TrainerHome home)
                 file.Write(bytes[(int)(length - offset)..]);
                 length = offset + bytes.Length;
             }
-            if (created && stream is LogStream.Metrics or LogStream.Samples)
+            if (current && length > 0 && stream is (LogStream.Metrics or LogStream.Samples))
             {
                 PointTo(stream is LogStream.Metrics ? home.Job(rank.Job).Metrics : home.Job(rank.Job).Samples, path);
             }
@@ -66,6 +70,10 @@ public sealed class RankLogs(TrainerHome home)
     /// <summary>The job's own file is the newest attempt's.</summary>
     private static void PointTo(string link, string path)
     {
+        if (new FileInfo(link).LinkTarget == path)
+        {
+            return;
+        }
         string next = link + ".next";
         File.Delete(next);
         File.CreateSymbolicLink(next, path);

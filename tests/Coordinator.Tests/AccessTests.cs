@@ -17,6 +17,35 @@ public sealed class AccessTests : IAsyncLifetime
     public async Task DisposeAsync() => await Open.DisposeAsync();
 
     [Fact]
+    public async Task Neither_reasons_nor_nodes_tell_what_runs_and_fails_of_another_project()
+    {
+        using CoordinatorClient alpha = Open.Client("a"), beta = Open.Client("b"), admin = Open.Client("x"), worker = Open.Client("w");
+        var report = new NodeReport { Node = "n1", Slots = 1 };
+        JobView mine = await alpha.SubmitAsync(new SubmitRequest { Config = Open.Home.Job("secret") });
+        RankName? rank = null;
+        await UntilAsync(async () => (rank = (await ReportAsync()).Ranks.FirstOrDefault()?.Name) is not null);
+        JobView theirs = await beta.SubmitAsync(new SubmitRequest { Config = Open.Home.Job() });
+        await UntilAsync(async () => (await beta.GetAsync(theirs.Id.Value)).Reason?.Contains("0 of 1 free", StringComparison.Ordinal) == true);
+        Assert.DoesNotContain("secret", (await beta.GetAsync(theirs.Id.Value)).Reason, StringComparison.Ordinal);
+
+        report = report with { Ranks = [new RankState { Name = rank!, Process = new ProcessIdentity { Pid = 1, StartTime = 1 }, LastWords = "a secret word" }] };
+        await UntilAsync(async () => await ReportAsync() is not null && Assert.Single((await admin.NodesAsync()).Nodes).LastStrike?.Contains("a secret word", StringComparison.Ordinal) == true);
+        NodeView told = Assert.Single((await beta.NodesAsync()).Nodes);
+        Assert.Equal((1, null), (told.Strikes, told.LastStrike));
+
+        Task<NodeOrders> ReportAsync() => worker.ReportAsync(report = report with { Sequence = report.Sequence + 1 });
+
+        static async Task UntilAsync(Func<Task<bool>> holds)
+        {
+            for (int i = 0; !await holds(); i++)
+            {
+                Assert.True(i < 200, "it did not come to be");
+                await Task.Delay(50);
+            }
+        }
+    }
+
+    [Fact]
     public async Task A_token_of_one_project_sees_nothing_of_another()
     {
         using CoordinatorClient alpha = Open.Client("a"), beta = Open.Client("b"), admin = Open.Client("x");

@@ -63,6 +63,10 @@ public sealed class AttemptWatchTests
         Assert.IsType<HangFound>(Judge(Running(), [Rank(0), Rank(1) with { SilentSeconds = 31 }]));
         Assert.IsType<HangFound>(Judge(Running(), [Rank(0) with { StillSeconds = 46 }, Rank(1) with { StillSeconds = 46 }]));
         Assert.IsNotType<HangFound>(Judge(Running(), [Rank(0) with { StillSeconds = 46 }, Rank(1)]));
+        // One that works lets the others wait, but not for ever.
+        Assert.IsNotType<HangFound>(Judge(Running(), [Rank(0) with { StillSeconds = 46 }, Rank(1) with { StillSeconds = 46, WorkedSeconds = 3 }]));
+        Assert.IsType<HangFound>(Judge(Running(), [Rank(0) with { StillSeconds = 46 }, Rank(1) with { StillSeconds = 46, WorkedSeconds = 0.3 }]));
+        Assert.IsType<HangFound>(Judge(Running(), [Rank(0) with { StillSeconds = 451 }, Rank(1) with { StillSeconds = 451, WorkedSeconds = 400 }]));
         JobRecord hung = Running() with { HungAt = s_now.AddSeconds(-2), Reason = "hangs" };
         Assert.IsNotType<RankLost>(Judge(hung, [Rank(0) with { StacksTaken = true }, Rank(1)]));
         Assert.Equal("hangs", Assert.IsType<RankLost>(Judge(hung, [Rank(0) with { StacksTaken = true }, Rank(1) with { StacksTaken = true }])).Message);

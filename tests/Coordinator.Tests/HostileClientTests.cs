@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Trainer.Contracts;
+using Trainer.Coordinator;
 
 namespace Coordinator.Tests;
 
@@ -158,6 +159,36 @@ public sealed class HostileClientTests : IAsyncLifetime
         static RankState Alive(RankName name) => new() { Name = name, Process = new ProcessIdentity { Pid = 1, StartTime = 1 }, Alive = true };
     }
 
+    [Theory]
+    [InlineData("[null]")]
+    [InlineData("[{\"alive\": true}]")]
+    [InlineData("[{\"name\": {\"attempt\": 1, \"rank\": 0}}]")]
+    [InlineData("[{\"name\": {\"job\": \"demo-abcd\", \"attempt\": -1, \"rank\": 0}}]")]
+    [InlineData("[{\"name\": {\"job\": \"demo-abcd\", \"attempt\": 1, \"rank\": 0}}, {\"name\": {\"job\": \"demo-abcd\", \"attempt\": 1, \"rank\": 0}}]")]
+    public async Task A_report_that_makes_no_sense_is_refused_and_not_kept(string ranks)
+    {
+        using HttpResponseMessage response = await Open.SendAsync("w", HttpMethod.Post, "/v1/nodes/n9/report", $$"""{"contract": 1, "node": "n9", "slots": 1, "ranks": {{ranks}}}""");
+        Assert.True(response.StatusCode == HttpStatusCode.BadRequest, $"{response.StatusCode}: {await response.Content.ReadAsStringAsync()}");
+        using CoordinatorClient worker = Open.Client("w");
+        Assert.Empty((await worker.ReportAsync(new NodeReport { Node = "n9", Slots = 1, Sequence = 1 })).Ranks);
+    }
+
+    /// <summary>Both would start every rank.</summary>
+    [Fact]
+    public async Task A_second_agent_of_one_name_is_refused_until_the_first_is_silent()
+    {
+        await using OpenCoordinator open = await OpenCoordinator.StartAsync(new CoordinatorOptions { NodeSilence = TimeSpan.FromSeconds(1) });
+        using CoordinatorClient worker = open.Client("w");
+        NodeReport one = new() { Node = "n1", Slots = 1, Sequence = 1, Agent = "one" }, two = one with { Agent = "two", Sequence = 2 };
+        await worker.ReportAsync(one);
+        CoordinatorException refusal = await Assert.ThrowsAsync<CoordinatorException>(() => worker.ReportAsync(two));
+        Assert.Equal((HttpStatusCode.Conflict, "another agent reports as node n1"), (refusal.Status, refusal.Message));
+        await worker.ReportAsync(one with { Sequence = 3 });
+        await Task.Delay(1200);
+        await worker.ReportAsync(two);
+        await Assert.ThrowsAsync<CoordinatorException>(() => worker.ReportAsync(one with { Sequence = 4 }));
+    }
+
     [Fact]
     public async Task A_report_that_was_held_up_does_not_undo_a_later_one()
     {
@@ -179,6 +210,40 @@ public sealed class HostileClientTests : IAsyncLifetime
         Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("w", HttpMethod.Put, "/v1/jobs/nobody-0000/attempts/1/ranks/0/stdout?offset=0"));
         Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("w", HttpMethod.Put, $"/v1/jobs/{job.Id}/attempts/0/ranks/0/stdout?offset=-1"));
         Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("w", HttpMethod.Put, $"/v1/jobs/{job.Id}/attempts/0/ranks/5/stdout?offset=0"));
+    }
+
+    /// <summary>They are kept, as all logs are, but it is not for them to say how the job goes.</summary>
+    [Fact]
+    public async Task Metrics_that_an_older_attempt_sends_late_are_not_the_job_s()
+    {
+        using CoordinatorClient alpha = Open.Client("a"), worker = Open.Client("w");
+        JobView job = await alpha.SubmitAsync(new SubmitRequest { Config = Open.Home.Job() });
+        var report = new NodeReport { Node = "n1", Slots = 1 };
+        RankName first = await OrderedAsync(1), second;
+        Assert.Equal(0, await worker.SendLogAsync(first, LogStream.Metrics, 7, "{\"step\":9}\n"u8.ToArray()));
+        report = report with { Ranks = [new RankState { Name = first, Process = new ProcessIdentity { Pid = 1, StartTime = 1 }, LastWords = "killed" }] };
+        second = await OrderedAsync(2);
+        await worker.SendLogAsync(second, LogStream.Metrics, 0, "{\"step\":1}\nno record\n{\"step\":2}\n"u8.ToArray());
+        await worker.SendLogAsync(first, LogStream.Metrics, 0, "{\"step\":1,\"loss\":0.5}\n"u8.ToArray());
+
+        Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("w", HttpMethod.Put, $"/v1/jobs/{job.Id}/attempts/0/ranks/0/metrics?offset=0"));
+        using HttpResponseMessage answer = await Open.SendAsync("a", HttpMethod.Get, $"/v1/jobs/{job.Id}/series");
+        Assert.Contains("\"last\":2", (await answer.Content.ReadAsStringAsync()).Replace(" ", "", StringComparison.Ordinal), StringComparison.Ordinal);
+        Assert.Equal(HttpStatusCode.OK, await Open.StatusAsync("a", HttpMethod.Get, $"/v1/jobs/{job.Id}/series?from=100&to=1"));
+
+        async Task<RankName> OrderedAsync(int attempt)
+        {
+            for (int i = 0; i < 200; i++)
+            {
+                report = report with { Sequence = report.Sequence + 1 };
+                if ((await worker.ReportAsync(report)).Ranks.FirstOrDefault(rank => rank.Name.Attempt == attempt) is { } rank)
+                {
+                    return rank.Name;
+                }
+                await Task.Delay(50);
+            }
+            throw new TimeoutException($"attempt {attempt} was not ordered");
+        }
     }
 
     private Socket Connect()

@@ -20,6 +20,17 @@ public sealed class MetricsTailTests : IDisposable
         Assert.Equal([3], tail.Read().Select(line => line.Step));
     }
 
+    [Fact]
+    public void What_is_no_record_is_passed_over_when_others_follow()
+    {
+        var tail = new MetricsTail(File);
+        System.IO.File.WriteAllText(File, "{\"step\":1}\nnot json\n");
+        Assert.Equal([1], tail.Read().Select(line => line.Step));
+        System.IO.File.AppendAllText(File, "[]\n{\"step\":2}\n{\"step\":3}\n");
+        Assert.Equal([2, 3], tail.Read().Select(line => line.Step));
+        Assert.Empty(tail.Read());
+    }
+
     [Theory]
     [InlineData("{\"step\":1}\n{\"step\":2}\n", new long[0])]
     [InlineData("{\"step\":1}\n{\"step\":2,\"x\":11111}\n{\"step\":3}\n{\"step\":4}\n", new long[] { 4 })]

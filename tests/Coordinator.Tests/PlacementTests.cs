@@ -19,7 +19,7 @@ public sealed class PlacementTests
         var random = new Random(seed);
         for (int round = 0; round < 2000; round++)
         {
-            FreeNode[] nodes = [.. Enumerable.Range(0, random.Next(8)).Select(i => new FreeNode($"n{i}", random.Next(-1, 9), random.Next(4) == 0))];
+            FreeNode[] nodes = [.. Enumerable.Range(0, random.Next(8)).Select(i => new FreeNode($"n{i}", random.Next(-1, 9), random.Next(4), random.Next(4) == 0))];
             QueueRequest[] waiting = [.. Enumerable.Range(0, random.Next(12)).Select(i => Request($"job-{i}", random.Next(1, 10), random.Next(-2, 3),
                 s_start.AddSeconds(-random.Next(1200)), random.Next(2) == 0 ? "a" : "b", [$"n{random.Next(8)}"])).OrderBy(Placement.Order)];
             Dictionary<string, int> quotas = random.Next(2) == 0 ? [] : new() { ["a"] = random.Next(12) };
@@ -42,13 +42,13 @@ public sealed class PlacementTests
                 Assert.True(taken == 0 || taken + used["a"] <= most);
             }
             // Whoever was not granted does not fit into what is left, unless somebody before waits with patience gone or a quota.
-            int left = nodes.Sum(node => Math.Max(0, node.Free)) - granted.Sum(grant => grant.Nodes.Length);
+            int all = nodes.Sum(node => node.Free + node.Taken), left = nodes.Sum(node => Math.Max(0, node.Free)) - granted.Sum(grant => grant.Nodes.Length);
             bool kept = false;
             foreach (QueueRequest request in waiting.Where(request => granted.All(grant => grant.Job != request.Job)))
             {
                 bool overQuota = quotas.ContainsKey(request.Project);
                 Assert.True(kept || overQuota || request.Ranks > left, $"{request.Job} would fit");
-                kept |= s_start - request.SubmittedAt > Placement.Patience;
+                kept |= s_start - request.SubmittedAt > Placement.Patience && request.Ranks <= all;
             }
         }
     }
@@ -57,12 +57,13 @@ public sealed class PlacementTests
     public void A_large_job_is_passed_only_until_its_patience_ends()
     {
         QueueRequest large = Request("large", 4, 0, s_start), small = Request("small", 1, 0, s_start.AddSeconds(1));
-        FreeNode[] nodes = [new("n", 3)];
 
-        Assert.Equal(["small"], Granted(s_start.AddMinutes(1)));
-        Assert.Empty(Granted(s_start.AddMinutes(11)));
+        Assert.Equal(["small"], Granted(s_start.AddMinutes(1), new FreeNode("n", 3, Taken: 1)));
+        Assert.Empty(Granted(s_start.AddMinutes(11), new FreeNode("n", 3, Taken: 1)));
+        // Nobody waits for one that could not start if all were free.
+        Assert.Equal(["small"], Granted(s_start.AddMinutes(11), new FreeNode("n", 3)));
 
-        string[] Granted(DateTimeOffset now) => [.. Placement.Decide(nodes, [large, small], s_none, s_none, now).Select(grant => grant.Job.Value)];
+        string[] Granted(DateTimeOffset now, FreeNode node) => [.. Placement.Decide([node], [large, small], s_none, s_none, now).Select(grant => grant.Job.Value)];
     }
 
     [Fact]

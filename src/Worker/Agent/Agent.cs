@@ -1,4 +1,5 @@
 using System.Net;
+using System.Text;
 using Microsoft.Extensions.Logging;
 using Trainer.Contracts;
 
@@ -18,10 +19,14 @@ public sealed partial class Agent : IAsyncDisposable
     private static readonly TimeSpan s_busyLook = TimeSpan.FromMilliseconds(20);
     private static readonly TimeSpan s_farewellTakes = TimeSpan.FromSeconds(10);
 
+    /// <summary>Until an agent that ended, and had this node's name, is forgotten.</summary>
+    private static readonly TimeSpan s_nameIsFreeAfter = TimeSpan.FromSeconds(10);
+
     private readonly AgentOptions _options;
     private readonly TimeProvider _time;
     private readonly ILogger _log;
     private readonly FileStream _lock;
+    private readonly string _identity;
     private readonly CoordinatorClient _coordinator;
     private readonly CoordinatorClient _archive;
     private readonly RankSupervisor _supervisor;
@@ -43,6 +48,7 @@ public sealed partial class Agent : IAsyncDisposable
         // Pieces of logs, and the wait for orders, may take longer than reports may.
         _archive = CoordinatorClient.At(options.Coordinator, options.Token);
         _lock = TakeLock(options.Home);
+        _identity = Identity(_lock);
         _supervisor = new RankSupervisor(options, new AwakeClock(_time), _work, _news, _log);
     }
 
@@ -145,6 +151,7 @@ public sealed partial class Agent : IAsyncDisposable
     private async Task ReportAsync()
     {
         TimeSpan backoff = TimeSpan.Zero;
+        long? namesake = null;
         while (true)
         {
             try
@@ -156,8 +163,19 @@ public sealed partial class Agent : IAsyncDisposable
                     LogBack();
                 }
                 backoff = TimeSpan.Zero;
+                namesake = null;
                 _supervisor.Obey(orders);
                 Interlocked.Exchange(ref _heard, number);
+            }
+            catch (CoordinatorException error) when (error.Status is HttpStatusCode.Conflict && _time.GetElapsedTime(namesake ??= _time.GetTimestamp()) < s_nameIsFreeAfter)
+            {
+                if (backoff == TimeSpan.Zero)
+                {
+                    LogAway(error.Message);
+                }
+                backoff = s_longestBackoff;
+                await Task.Delay(backoff, _time, _end.Token);
+                continue;
             }
             catch (CoordinatorException error) when (Refusal(error) is { } refusal)
             {
@@ -207,13 +225,15 @@ public sealed partial class Agent : IAsyncDisposable
         Draining = _draining,
         Ranks = _supervisor.Report(),
         Trouble = _logs?.Problem,
+        Agent = _identity,
         Version = typeof(Agent).Assembly.GetName().Version!.ToString(3),
     };
 
     /// <summary>Null when it is no refusal for good.</summary>
     private string? Refusal(CoordinatorException error) => error.Status switch
     {
-        HttpStatusCode.Conflict or HttpStatusCode.UpgradeRequired => $"the coordinator at {_options.Coordinator} refuses this agent: {error.Message}; "
+        HttpStatusCode.Conflict => $"the coordinator at {_options.Coordinator} refuses this agent: {error.Message}; end that one, or give this one another --name",
+        HttpStatusCode.UpgradeRequired => $"the coordinator at {_options.Coordinator} refuses this agent: {error.Message}; "
             + $"install the coordinator's trainer version on this machine (the agent speaks contract {NodeReport.CurrentContract})",
         HttpStatusCode.Unauthorized or HttpStatusCode.Forbidden =>
             $"the coordinator at {_options.Coordinator} refuses this agent's token: {error.Message}; set TRAINER_TOKEN to one that workers may use",
@@ -244,6 +264,21 @@ public sealed partial class Agent : IAsyncDisposable
         {
             throw new ConfigException($"a worker agent already serves {home.Directory}; stop it, or set TRAINER_HOME to another folder");
         }
+    }
+
+    /// <summary>What the home's lock holds, which a copy of the home has too, and which start of which machine this is.</summary>
+    private static string Identity(FileStream home)
+    {
+        byte[] held = new byte[32];
+        string id = home.ReadAtLeast(held, held.Length, throwOnEndOfStream: false) == held.Length ? Encoding.ASCII.GetString(held) : "";
+        if (!Guid.TryParseExact(id, "N", out _))
+        {
+            id = Guid.NewGuid().ToString("N");
+            home.SetLength(0);
+            home.Write(Encoding.ASCII.GetBytes(id));
+            home.Flush();
+        }
+        return $"{id}-{File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim()}";
     }
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "{Problem}; ranks go on")]

@@ -8,6 +8,9 @@ namespace Trainer.Worker.Agent;
 /// <summary>What Linux says about processes (/proc), and the end of them.</summary>
 internal static partial class ProcessTable
 {
+    /// <summary>In which Linux counts processor time.</summary>
+    public const double TicksPerSecond = 100;
+
     private const int SigKill = 9;
 
     /// <summary>Null when there is no such process, or only its zombie.</summary>

@@ -8,8 +8,6 @@ namespace Trainer.Worker.Agent;
 /// <summary>Measures what living ranks take of their slots, for people who look. Nothing depends on it.</summary>
 internal sealed class SlotMeter(RankSupervisor supervisor, TimeProvider time)
 {
-    private const double TicksPerSecond = 100;
-
     private static readonly TimeSpan s_often = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan s_toolTakes = TimeSpan.FromSeconds(5);
     private static readonly long s_memory = GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
@@ -65,7 +63,7 @@ internal sealed class SlotMeter(RankSupervisor supervisor, TimeProvider time)
         {
             MemoryBytes = use.ResidentBytes,
             MemoryLimitBytes = s_memory,
-            Busy = elapsed > 0 ? Math.Max(0, (use.CpuTicks - ticks) / TicksPerSecond / elapsed) : 0,
+            Busy = elapsed > 0 ? Math.Max(0, (use.CpuTicks - ticks) / ProcessTable.TicksPerSecond / elapsed) : 0,
         };
     }
 

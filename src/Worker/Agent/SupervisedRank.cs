@@ -20,6 +20,7 @@ internal sealed class SupervisedRank : IDisposable
     private RankState _state;
     private TimeSpan _heard;
     private TimeSpan _moved;
+    private (TimeSpan Moved, long Ticks) _worked;
     private TimeSpan? _resultSeen;
     private string? _condemned;
     private bool _stacksAsked;
@@ -104,9 +105,19 @@ internal sealed class SupervisedRank : IDisposable
 
     public RankState State(TimeSpan now)
     {
+        long ticks = Process is { } process && IsAlive ? ProcessTable.Use(process)?.CpuTicks ?? 0 : 0;
         lock (_gate)
         {
-            return _state with { SilentSeconds = (now - _heard).TotalSeconds, StillSeconds = (now - _moved).TotalSeconds };
+            if (_worked.Moved != _moved)
+            {
+                _worked = (_moved, ticks);
+            }
+            return _state with
+            {
+                SilentSeconds = (now - _heard).TotalSeconds,
+                StillSeconds = (now - _moved).TotalSeconds,
+                WorkedSeconds = Math.Max(0, ticks - _worked.Ticks) / ProcessTable.TicksPerSecond,
+            };
         }
     }
 

@@ -145,6 +145,7 @@ public sealed class RankProcess : IDisposable
         Message = message,
         Step = _reporter.Report.Step,
         Loss = _reporter.Report.Loss,
+        EvalLoss = _reporter.Report.EvalLoss,
         LastCheckpointStep = LastCommitted,
         Checkpoints = _run?.Checkpoints,
     };

@@ -281,7 +281,7 @@ public sealed class AgentTests : IAsyncLifetime
     }
 
     [Theory]
-    [InlineData(409, "install the coordinator's trainer version on this machine")]
+    [InlineData(409, "give this one another --name")]
     [InlineData(426, "install the coordinator's trainer version on this machine")]
     [InlineData(401, "set TRAINER_TOKEN")]
     [InlineData(403, "set TRAINER_TOKEN")]
@@ -290,11 +290,34 @@ public sealed class AgentTests : IAsyncLifetime
         Coordinator.Status = status;
         await _home.StartAsync();
 
-        CoordinatorException refusal = await Assert.ThrowsAsync<CoordinatorException>(() => _home.Agent!.Completion.WaitAsync(TimeSpan.FromSeconds(10)));
+        CoordinatorException refusal = await Assert.ThrowsAsync<CoordinatorException>(() => _home.Agent!.Completion.WaitAsync(TimeSpan.FromSeconds(20)));
 
         Assert.Equal(status, (int)refusal.Status!);
         Assert.Contains("the stub refuses", refusal.Message, StringComparison.Ordinal);
         Assert.Contains(cure, refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task An_agent_waits_for_its_name_and_agents_of_one_home_are_one()
+    {
+        Coordinator.Status = 409;
+        await _home.StartAsync();
+        await Task.Delay(1000);
+        Coordinator.Status = 200;
+        Coordinator.Order(AgentHome.Assign("demo-abcd", 1));
+        await _home.RunningAsync(s_demo);
+        string? identity = Coordinator.Last!.Agent;
+        await _home.StopAsync();
+        Coordinator.Reports.Clear();
+        await _home.StartAsync();
+        await AgentHome.UntilAsync(() => Coordinator.Last is not null);
+
+        Assert.Equal(identity, Coordinator.Last!.Agent);
+        await using var other = new AgentHome();
+        await other.Coordinator.StartAsync();
+        await other.StartAsync();
+        await AgentHome.UntilAsync(() => other.Coordinator.Last is not null);
+        Assert.NotEqual(identity, other.Coordinator.Last!.Agent);
     }
 
     [Fact]
