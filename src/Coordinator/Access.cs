@@ -1,3 +1,4 @@
+using System.Net;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -78,10 +79,15 @@ public sealed class Access
         };
     }
 
-    /// <summary>Lets a request through to its endpoint when the endpoint's <see cref="Operation"/> says so; without one, the admin's only.</summary>
+    /// <summary>Lets a request through to its endpoint when the endpoint's <see cref="Operation"/> says so; without one, the admin's only. What is not there is not there for anybody.</summary>
     public void Guard(IApplicationBuilder app) => app.Use(async (context, next) =>
     {
-        Operation? operation = context.GetEndpoint()?.Metadata.GetMetadata<Operation>();
+        Endpoint? endpoint = context.GetEndpoint();
+        Operation? operation = endpoint?.Metadata.GetMetadata<Operation>();
+        if (IsOwner(context) && !IsLocal(context.Request.Host.Host))
+        {
+            throw new ApiException(StatusCodes.Status403Forbidden, "over its socket the coordinator is called localhost, or by a loopback address");
+        }
         if (!HttpMethods.IsGet(context.Request.Method) && IsOfAnotherSite(context.Request))
         {
             throw new ApiException(StatusCodes.Status403Forbidden, "pages of other sites may not do that");
@@ -94,7 +100,7 @@ public sealed class Access
         Caller? caller = await WhoAsync(context);
         if (caller is null)
         {
-            if (operation is { IsPage: true } && Http.Asks(context.Request, "text/html"))
+            if ((endpoint is null || operation is { IsPage: true }) && HttpMethods.IsGet(context.Request.Method) && Http.Asks(context.Request, "text/html"))
             {
                 context.Response.Redirect($"/sign-in?next={Uri.EscapeDataString(context.Request.Path + context.Request.QueryString)}");
                 return;
@@ -102,7 +108,7 @@ public sealed class Access
             context.Response.Headers.WWWAuthenticate = "Bearer";
             throw new ApiException(StatusCodes.Status401Unauthorized, "a valid token is needed");
         }
-        if (caller.Role is not Role.Admin && operation?.Roles.Contains(caller.Role) != true)
+        if (endpoint is not null && caller.Role is not Role.Admin && operation?.Roles.Contains(caller.Role) != true)
         {
             throw new ApiException(StatusCodes.Status403Forbidden, "this token may not do that");
         }
@@ -119,7 +125,7 @@ public sealed class Access
 
     private async Task<Caller?> WhoAsync(HttpContext context)
     {
-        if (context.Connection.RemoteIpAddress is null)
+        if (IsOwner(context))
         {
             return Caller.Owner;
         }
@@ -135,6 +141,16 @@ public sealed class Access
         }
         return caller;
     }
+
+    /// <summary>It came over the Unix socket.</summary>
+    private static bool IsOwner(HttpContext context) => context.Connection.RemoteIpAddress is null;
+
+    /// <summary>
+    /// What our own clients and a person's forwarded port are called. Under any other name it is a page of somebody else's, whose host
+    /// has meanwhile become the address of that port.
+    /// </summary>
+    private static bool IsLocal(string host) =>
+        host is "" or "coordinator" || host.Equals("localhost", StringComparison.OrdinalIgnoreCase) || (IPAddress.TryParse(host, out IPAddress? address) && IPAddress.IsLoopback(address));
 
     /// <summary>Browsers say where a request comes from; others say nothing.</summary>
     private static bool IsOfAnotherSite(HttpRequest request) =>

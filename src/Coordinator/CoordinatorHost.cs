@@ -155,6 +155,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         app.UseSafeHeaders();
         app.UseApiErrors(app.Logger);
         endpoints.Access.Guard(app);
+        app.UseNotFound();
         app.MapGet("/health", () => "alive").WithMetadata(new Operation("The process answers.") { IsOpen = true, ContentType = "text/plain" });
         app.MapGet("/ready", ReadyAsync).WithMetadata(new Operation("Grains and their storage answer.") { IsOpen = true, ContentType = "text/plain" });
         app.MapGet("/openapi.json", app.Services.GetRequiredService<OpenApi>().AnswerAsync)

@@ -25,7 +25,10 @@ internal static class Dashboard
 
     private static readonly Lazy<Dictionary<string, Asset>> s_assets = new(Load);
 
-    /// <summary>Every answer, also of the API: nothing guesses types, tells other sites where it came from, or is framed by them.</summary>
+    /// <summary>
+    /// Every answer, also of the API: nothing guesses types, tells other sites where it came from, is framed by them, or is kept. The
+    /// engine's own pages (without an <see cref="Operation"/>) bring their scripts along.
+    /// </summary>
     public static void UseSafeHeaders(this IApplicationBuilder app) => app.Use((context, next) =>
     {
         IHeaderDictionary headers = context.Response.Headers;
@@ -33,6 +36,11 @@ internal static class Dashboard
         headers["Referrer-Policy"] = "no-referrer";
         headers.XFrameOptions = "DENY";
         headers["Cross-Origin-Resource-Policy"] = "same-origin";
+        headers.CacheControl = "no-store";
+        if (context.GetEndpoint() is not { } endpoint || endpoint.Metadata.GetMetadata<Operation>() is not null)
+        {
+            headers.ContentSecurityPolicy = Policy;
+        }
         return next(context);
     });
 
@@ -50,6 +58,22 @@ internal static class Dashboard
             .WithMetadata(new Operation("Scripts and styles of the pages.") { IsOpen = true, ContentType = "text/javascript" });
     }
 
+    /// <summary>Answers what no endpoint does: people see it in the shell.</summary>
+    public static void UseNotFound(this IApplicationBuilder app) => app.Use(async (context, next) =>
+    {
+        if (context.GetEndpoint() is not null)
+        {
+            await next(context);
+            return;
+        }
+        if (!HttpMethods.IsGet(context.Request.Method) || !Http.Asks(context.Request, "text/html"))
+        {
+            throw new ApiException(StatusCodes.Status404NotFound, "there is nothing at this address");
+        }
+        context.Response.StatusCode = StatusCodes.Status404NotFound;
+        await AnswerAsync(context, "index.html");
+    });
+
     private static async Task AnswerAsync(HttpContext context, string name)
     {
         if (!s_assets.Value.TryGetValue(name, out Asset? asset))
@@ -63,7 +87,6 @@ internal static class Dashboard
         // Asked about each time: a page of this version never runs with a script of another.
         headers.CacheControl = "no-cache";
         headers.Vary = "Accept-Encoding";
-        headers.ContentSecurityPolicy = Policy;
         if (context.Request.Headers.IfNoneMatch.Any(known => known?.Split(',').Any(each => each.Trim() == tag) == true))
         {
             context.Response.StatusCode = StatusCodes.Status304NotModified;

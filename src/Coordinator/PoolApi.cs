@@ -1,4 +1,5 @@
 using System.Collections.Immutable;
+using System.Text.Json;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
@@ -36,7 +37,13 @@ internal sealed class PoolApi(IGrainFactory grains)
     private async Task SetQuotaAsync(HttpContext context)
     {
         string pool = (string)context.Request.RouteValues["pool"]!, project = (string)context.Request.RouteValues["project"]!;
-        QuotaRequest request = await Http.ReadAsync(context, ContractsJson.Default.QuotaRequest);
+        using JsonDocument body = await JsonDocument.ParseAsync(context.Request.Body, default, context.RequestAborted);
+        // Who forgets the number does not take the bound away.
+        if (body.RootElement.ValueKind is not JsonValueKind.Object || !body.RootElement.TryGetProperty("slots", out _))
+        {
+            throw new ApiException(StatusCodes.Status400BadRequest, "slots is missing: a number, or null for no bound");
+        }
+        QuotaRequest request = body.RootElement.Deserialize(ContractsJson.Default.QuotaRequest)!;
         if (!JobId.TryParse(pool, out _) || !JobId.TryParse(project, out _) || request.Slots is < 0 or > MostSlots)
         {
             throw new ApiException(StatusCodes.Status400BadRequest, $"pool and project are named like jobs, and slots is 0 to {MostSlots}, or null for no bound");

@@ -41,9 +41,9 @@ internal sealed class SessionApi(Sessions sessions, Access access, LocalAddress 
                 ? "this token is not in the coordinator's list"
                 : "this link has been used or is too old; \"trainer dashboard\" makes a new one");
         }
-        if (caller.Role is Role.Worker)
+        if (caller.Role is not (Role.User or Role.Admin))
         {
-            throw new ApiException(StatusCodes.Status403Forbidden, "a worker's token does not open the dashboard; use one of role user or admin");
+            throw new ApiException(StatusCodes.Status403Forbidden, $"a {Spelling.Of(caller.Role)}'s token does not open the dashboard; use one of role user or admin");
         }
         await AnswerAsync(context, caller, (await sessions.OpenAsync(context, caller)).ExpiresAt);
     }

@@ -18,11 +18,13 @@ internal sealed class Sessions(IGrainFactory grains, TimeProvider time)
     private static readonly TimeSpan s_codeLasts = TimeSpan.FromMinutes(5);
 
     /// <summary>A session that was closed at another coordinator is over here after so long.</summary>
-    private static readonly TimeSpan s_remembered = TimeSpan.FromSeconds(10);
+    private static readonly TimeSpan s_remembered = TimeSpan.FromSeconds(2);
 
     private readonly ConcurrentDictionary<string, (SessionEntry Entry, long At)> _known = new(StringComparer.Ordinal);
 
     private ISessionsGrain Grain => grains.GetGrain<ISessionsGrain>(ISessionsGrain.Key);
+
+    private ISessionsGrain Codes => grains.GetGrain<ISessionsGrain>("codes");
 
     /// <summary>Who signed in, when the request has the cookie of a session that lasts and whose token is still in the list.</summary>
     public async Task<Caller?> FindAsync(HttpContext context, Access access)
@@ -31,19 +33,14 @@ internal sealed class Sessions(IGrainFactory grains, TimeProvider time)
         {
             return null;
         }
-        string hash = Hash(secret);
-        if (!_known.TryGetValue(hash, out (SessionEntry Entry, long At) known) || time.GetElapsedTime(known.At) > s_remembered)
-        {
-            if (await Grain.Find(hash) is not { } found)
-            {
-                _known.TryRemove(hash, out _);
-                return null;
-            }
-            _known[hash] = known = (found, time.GetTimestamp());
-        }
-        context.Items[typeof(SessionEntry)] = known.Entry;
-        return known.Entry.ExpiresAt > time.GetUtcNow() ? CallerOf(known.Entry, access) : null;
+        SessionEntry? entry = await LookAsync(Hash(secret));
+        context.Items[typeof(SessionEntry)] = entry;
+        return entry is null ? null : CallerOf(entry, access);
     }
+
+    /// <summary>Who asked some time ago would be let in now: the token is still in the list, and the session, if it was one, lasts.</summary>
+    public async Task<bool> StillHoldsAsync(Caller caller, SessionEntry? session, Access access) =>
+        (caller.Token is null || access.Find(caller.Token) == caller) && (session is null || await LookAsync(session.Sha256) is not null);
 
     /// <summary>Answers with the cookie.</summary>
     public async Task<SessionEntry> OpenAsync(HttpContext context, Caller caller)
@@ -70,13 +67,28 @@ internal sealed class Sessions(IGrainFactory grains, TimeProvider time)
     {
         (string secret, SessionEntry entry) = New(caller, s_codeLasts);
         // Of another kind than sessions: a code is no cookie, nor the other way round.
-        await Grain.Put(entry with { Sha256 = CodeHash(secret) });
+        await Codes.Put(entry with { Sha256 = CodeHash(secret) });
         return new SignInCode { Code = secret, ExpiresAt = entry.ExpiresAt };
     }
 
     /// <summary>Null: the code was never given, has been used, or is too old.</summary>
     public async Task<Caller?> RedeemAsync(string code, Access access) =>
-        await Grain.Take(CodeHash(code)) is { } entry ? CallerOf(entry, access) : null;
+        await Codes.Take(CodeHash(code)) is { } entry ? CallerOf(entry, access) : null;
+
+    /// <summary>Null when there is none, or no longer.</summary>
+    private async Task<SessionEntry?> LookAsync(string hash)
+    {
+        if (!_known.TryGetValue(hash, out (SessionEntry Entry, long At) known) || time.GetElapsedTime(known.At) > s_remembered)
+        {
+            if (await Grain.Find(hash) is not { } found)
+            {
+                _known.TryRemove(hash, out _);
+                return null;
+            }
+            _known[hash] = known = (found, time.GetTimestamp());
+        }
+        return known.Entry.ExpiresAt > time.GetUtcNow() ? known.Entry : null;
+    }
 
     private (string Secret, SessionEntry Entry) New(Caller caller, TimeSpan lasts)
     {

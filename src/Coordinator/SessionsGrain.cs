@@ -4,10 +4,11 @@ using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
 
+/// <summary>Sessions, or in a grain of another key the codes that open one: nobody's many codes are at the cost of sessions.</summary>
 public sealed class SessionsGrain([PersistentState("sessions")] IPersistentState<SessionsState> state, TimeProvider time) : Grain, ISessionsGrain
 {
-    /// <summary>Of more the oldest are over.</summary>
-    private const int Most = 1000;
+    /// <summary>Of one token, or of the owner; of more its oldest are over, and never another's.</summary>
+    private const int MostOfOne = 64;
 
     private List<SessionEntry> Entries => state.State.Entries;
 
@@ -15,7 +16,10 @@ public sealed class SessionsGrain([PersistentState("sessions")] IPersistentState
     {
         Entries.RemoveAll(known => known.ExpiresAt <= time.GetUtcNow());
         Entries.Add(entry);
-        Entries.RemoveRange(0, Math.Max(0, Entries.Count - Most));
+        for (int over = Entries.Count(known => known.Token == entry.Token) - MostOfOne; over > 0; over--)
+        {
+            Entries.RemoveAt(Entries.FindIndex(known => known.Token == entry.Token));
+        }
         await state.WriteStateAsync();
     }
 

@@ -9,7 +9,8 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>What a job does while it does it: answers that wait for news, and server-sent events.</summary>
-internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, RankLogs logs, FileGrowth growth, TrainerHome home, TimeProvider time, IHostApplicationLifetime lifetime)
+internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, RankLogs logs, FileGrowth growth, TrainerHome home, Sessions sessions,
+    Access access, TimeProvider time, IHostApplicationLifetime lifetime)
 {
     private const int MostWaiting = 4096;
     private const int LongestWait = 30;
@@ -154,10 +155,14 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, R
         }
     }
 
-    /// <summary>Ends early, and well, when the coordinator stops. Only so many requests wait at once.</summary>
+    /// <summary>
+    /// Ends early, and well, when the coordinator stops, or once who waits would not be let in any more. Only so many requests wait at once.
+    /// </summary>
     private async Task WaitingAsync(HttpContext context, Func<CancellationToken, Task> wait)
     {
-        using var ended = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, lifetime.ApplicationStopping);
+        using var shutOut = new CancellationTokenSource();
+        using var ended = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted, lifetime.ApplicationStopping, shutOut.Token);
+        Task watching = WatchAsync(Access.Of(context), context.Items[typeof(SessionEntry)] as SessionEntry, shutOut, ended.Token);
         try
         {
             if (Interlocked.Increment(ref _waiting) > MostWaiting)
@@ -170,9 +175,39 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, R
         {
             // What is known by now is the answer.
         }
+        catch (OperationCanceledException) when (shutOut.IsCancellationRequested)
+        {
+            // Of a stream that has begun the end says it.
+            if (!context.Response.HasStarted)
+            {
+                throw new ApiException(StatusCodes.Status401Unauthorized, "a valid token is needed");
+            }
+        }
         finally
         {
             Interlocked.Decrement(ref _waiting);
+            await ended.CancelAsync();
+            await watching.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+    }
+
+    /// <summary>Who cannot be asked about is shut out, too.</summary>
+    private async Task WatchAsync(Caller caller, SessionEntry? session, CancellationTokenSource shutOut, CancellationToken ended)
+    {
+        try
+        {
+            do
+            {
+                await Task.Delay(s_look, time, ended);
+            }
+            while (await sessions.StillHoldsAsync(caller, session, access).WaitAsync(ended));
+        }
+        finally
+        {
+            if (!ended.IsCancellationRequested)
+            {
+                await shutOut.CancelAsync();
+            }
         }
     }
 

@@ -94,7 +94,7 @@ public sealed class AccessTests : IAsyncLifetime
         Assert.Equal(["/assets/{file}", "/health", "/openapi.json", "/ready", "/session", "/sign-in"],
             (await Open.OperationsAsync(new JobId("some-job1"))).Where(operation => operation.Told["security"] is null).Select(operation => operation.Route));
         Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("x", HttpMethod.Get, "/nothing"));
-        Assert.Equal(HttpStatusCode.Forbidden, await Open.StatusAsync("a", HttpMethod.Get, "/nothing"));
+        Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("a", HttpMethod.Get, "/nothing"));
     }
 
     /// <summary>What each role may not do is refused at every endpoint before the body is read.</summary>
@@ -179,6 +179,11 @@ public sealed class AccessTests : IAsyncLifetime
         await TestHome.UntilAsync(alpha, job.Id, view => view.Reason?.Contains("the quota of project alpha (3 slots", StringComparison.Ordinal) == true);
         Assert.Equal(HttpStatusCode.BadRequest, await Open.StatusAsync("x", HttpMethod.Put, "/v1/pools/default/quotas/alpha", "{\"slots\": -1}"));
         Assert.Equal(HttpStatusCode.BadRequest, await Open.StatusAsync("x", HttpMethod.Put, "/v1/pools/..%2F/quotas/alpha", "{\"slots\": 1}"));
+        // A bound goes when that is said, and not when nothing is said.
+        Assert.Equal(HttpStatusCode.BadRequest, await Open.StatusAsync("x", HttpMethod.Put, "/v1/pools/default/quotas/alpha", "{}"));
+        Assert.Equal(3, Assert.Single(Assert.Single((await alpha.PoolsAsync()).Pools).Projects).Quota);
+        Assert.Equal(HttpStatusCode.OK, await Open.StatusAsync("x", HttpMethod.Put, "/v1/pools/default/quotas/alpha", "{\"slots\": null}"));
+        Assert.DoesNotContain(Assert.Single((await alpha.PoolsAsync()).Pools).Projects, use => use.Quota is not null);
     }
 
     /// <summary>The roles are told in words: "For tokens of role user, admin."</summary>

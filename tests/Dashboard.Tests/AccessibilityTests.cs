@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Microsoft.Playwright;
+using Trainer.Contracts;
 using Trainer.EndToEnd.Tests;
 using static Microsoft.Playwright.Assertions;
 
@@ -53,7 +54,19 @@ public sealed class AccessibilityTests(SiteFixture fixture)
             await visit.Page.WaitForTimeoutAsync(300);
             Assert.True(await visit.Page.EvaluateAsync<int>("document.documentElement.scrollWidth") <= 380, path);
         }
+        await visit.GoAsync($"/jobs/{fixture.Done}?tab=checkpoints");
+        await Expect(visit.Page.GetByLabel("Download the checkpoint of step 30 as tar")).ToBeInViewportAsync();
+        // What a job without metrics says has its room.
+        JobView none = await fixture.Site.SubmitAsync("alpha", paused: true, "has-none");
+        await fixture.Site.Client().CancelAsync(none.Id.Value);
+        await visit.GoAsync($"/jobs/{none.Id}");
+        ILocator empty = visit.Page.Locator(".charts .empty");
+        await Expect(empty).ToContainTextAsync("No metricsThe job ended");
+        Assert.True(await empty.EvaluateAsync<bool>("element => element.scrollHeight <= element.clientHeight && element.clientHeight > 40"));
+        await visit.Page.SetViewportSizeAsync(320, 720);
         await visit.GoAsync("/");
+        Assert.True(await visit.Page.EvaluateAsync<int>("document.documentElement.scrollWidth") <= 320);
+        await visit.Page.SetViewportSizeAsync(380, 720);
         ILocator row = visit.Page.Locator(".rows > .row").First;
         await Expect(row.GetByRole(AriaRole.Link)).ToBeInViewportAsync();
         await Expect(row.GetByRole(AriaRole.Button)).ToBeInViewportAsync();
@@ -85,6 +98,10 @@ public sealed class AccessibilityTests(SiteFixture fixture)
         await page.Keyboard.PressAsync("ArrowRight");
         await Expect(page.GetByRole(AriaRole.Tab, new() { Name = "Logs" })).ToBeFocusedAsync();
         await Expect(page.GetByRole(AriaRole.Log)).ToContainTextAsync("step 30/30");
+        await page.Keyboard.PressAsync("End");
+        await Expect(page.GetByRole(AriaRole.Tab, new() { Name = "Configuration" })).ToBeFocusedAsync();
+        await page.Keyboard.PressAsync("Home");
+        await Expect(page.GetByRole(AriaRole.Tab, new() { Name = "Overview" })).ToBeFocusedAsync();
         await page.GoBackAsync();
         await Expect(page.Locator("h1")).ToHaveTextAsync("Jobs");
         Assert.Empty(visit.Problems);

@@ -40,6 +40,12 @@ public sealed class ClusterPageTests(SiteFixture fixture)
         await Expect(visit.Page.Locator("tr", new() { HasText = "gamma" })).ToContainTextAsync("5");
         PoolView pool = Assert.Single((await fixture.Site.Client("admin").PoolsAsync()).Pools);
         Assert.Equal(5, pool.Projects.Single(use => use.Project == "gamma").Quota);
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Set the quota of gamma" }).ClickAsync();
+        await visit.Page.GetByLabel("Slots", new() { Exact = true }).FillAsync("");
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Set quota" }).ClickAsync();
+        await Expect(visit.Page.GetByText("gamma has no quota.")).ToBeVisibleAsync();
+        pool = Assert.Single((await fixture.Site.Client("admin").PoolsAsync()).Pools);
+        Assert.DoesNotContain(pool.Projects, use => use.Project == "gamma" && use.Quota is not null);
     }
 
     [Fact]

@@ -81,22 +81,42 @@ public sealed class HostileContentTests(SiteFixture fixture)
     [Fact]
     public async Task Events_and_reasons_are_text()
     {
-        JobView job = await Site.SubmitAsync("hostile-event", "data.train[0].path=/nowhere/<img src=x onerror=alert(1)>.jsonl");
+        JobView job = await Site.SubmitAsync("hostile-event", "data.train[0].path=\"/nowhere/<img src=x onerror=alert(1)>\\u202egnp\\u001b[31m.jsonl\"");
         await Site.UntilAsync(job.Id, JobStatus.Failed);
         await using Visit visit = await fixture.Browser.VisitAsync(Site);
-        await Expect(visit.Page.Locator(".rows")).ToContainTextAsync("<img src=x onerror=alert(1)>");
+        await Expect(visit.Page.Locator(".rows")).ToContainTextAsync("<img src=x onerror=alert(1)>\ufffdgnp.jsonl");
         await HarmlessAsync(visit);
         await visit.GoAsync($"/jobs/{job.Id}");
-        await Expect(visit.Page.Locator(".events")).ToContainTextAsync("<img src=x onerror=alert(1)>");
+        await Expect(visit.Page.Locator(".events")).ToContainTextAsync("<img src=x onerror=alert(1)>\ufffdgnp.jsonl");
+        await HarmlessAsync(visit);
+        await visit.GoAsync($"/jobs/{job.Id}?tab=config");
+        await Expect(visit.Page.Locator(".config")).ToContainTextAsync("<img src=x onerror=alert(1)>\ufffdgnp.jsonl");
         await HarmlessAsync(visit);
         await visit.GoAsync($"/jobs/{Uri.EscapeDataString(Html)}");
         await Expect(visit.Page.Locator("h1")).ToHaveTextAsync("No such job");
         await HarmlessAsync(visit);
     }
 
+    [Fact]
+    public async Task Odd_addresses_lead_to_a_page_that_says_so()
+    {
+        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        foreach ((string path, string heading) in new[]
+        {
+            ("/?state=__proto__&order=constructor", "Jobs"), ("/jobs/%E0%A4%A", "No such job"), ($"/jobs/{fixture.Done}?tab=__proto__", fixture.Done.Value),
+            ("/nope", "No such page"), ($"/JOBS/{fixture.Done}", "No such page"),
+        })
+        {
+            await visit.Page.GotoAsync(path);
+            await Expect(visit.Page.Locator("h1")).ToHaveTextAsync(heading);
+        }
+        Assert.Empty(visit.Problems);
+    }
+
     private static async Task HarmlessAsync(Visit visit)
     {
         Assert.False(await visit.Page.EvaluateAsync<bool>("\"pwned\" in window"));
+        Assert.DoesNotMatch("[\u001b\u202e]", await visit.Page.ContentAsync());
         Assert.Equal(0, await visit.Page.Locator("main :is(img, script, iframe, b, object)").CountAsync());
         Assert.Empty(visit.Problems);
     }

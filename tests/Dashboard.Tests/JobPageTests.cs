@@ -72,6 +72,35 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     }
 
     [Fact]
+    public async Task Marks_near_each_other_and_the_edge_do_not_overprint_their_names()
+    {
+        JobView job = await Site.SubmitAsync("alpha", paused: true, "restarts");
+        // Attempts begin where the seconds begin anew.
+        await File.WriteAllLinesAsync(Site.Place.Files.Job(job.Id).Metrics, Enumerable.Range(1, 100).Select(step => string.Create(CultureInfo.InvariantCulture,
+            $$"""{"step":{{step}},"loss":{{9.0 / step}},"seconds":{{(step < 40 ? step : step < 94 ? step - 40 : step % 2)}},"time":"2026-01-01T00:00:{{step % 60:00}}Z"}""")));
+        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await visit.Page.AddInitScriptAsync("""
+            // From where to where each name goes in the newest drawing of each chart.
+            window.labels = new Map();
+            const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
+            CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+              if (text === "resumed") window.labels.get(this).push([x, x + this.measureText(text).width]);
+              fillText.apply(this, arguments);
+            };
+            CanvasRenderingContext2D.prototype.clearRect = function () {
+              window.labels.set(this, []);
+              clearRect.apply(this, arguments);
+            };
+            """);
+        await visit.GoAsync($"/jobs/{job.Id}");
+        await Expect(visit.Page.Locator(".curves .note")).ToHaveTextAsync("100 steps");
+        double[] edges = await visit.Page.EvaluateAsync<double[]>("[...window.labels.values()].find(all => all.length).sort((a, b) => a[0] - b[0]).flat()");
+        Assert.True(edges.Length >= 4, "at least two of them have room");
+        Assert.Equal(edges.Order(), edges);
+        Assert.Empty(visit.Problems);
+    }
+
+    [Fact]
     public async Task Curves_have_words_and_tables_too()
     {
         await using Visit visit = await fixture.Browser.VisitAsync(Site);

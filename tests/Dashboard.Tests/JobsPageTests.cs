@@ -100,6 +100,7 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
         ILocator chosen = visit.Page.GetByRole(AriaRole.Group, new() { Name = "Chosen jobs" });
         await Expect(chosen).ToContainTextAsync("2 chosen");
         await chosen.GetByRole(AriaRole.Button, new() { Name = "Cancel" }).ClickAsync();
+        await Expect(visit.Page.GetByRole(AriaRole.Button, new() { Name = "Keep as it is" })).ToBeFocusedAsync();
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Cancel 2 jobs" }).ClickAsync();
         foreach (JobView job in jobs)
         {

@@ -18,6 +18,9 @@ public sealed class ReconnectTests(SiteFixture fixture)
         IPage page = await list.Context.NewPageAsync();
         await page.GotoAsync($"/jobs/{job.Id}");
         await Expect(page.Locator("#connection")).ToHaveTextAsync("Live");
+        IPage compare = await list.Context.NewPageAsync();
+        await compare.GotoAsync($"/compare?jobs={job.Id},{job.Id}");
+        await Expect(compare.Locator("tbody tr")).ToHaveCountAsync(1);
         await list.Page.BringToFrontAsync();
         await Expect(list.Page.Locator("#connection")).ToHaveTextAsync("Live");
         await list.Page.EvaluateAsync("window.mark = 1");
@@ -26,11 +29,15 @@ public sealed class ReconnectTests(SiteFixture fixture)
         site.KillServer();
         await Expect(page.Locator("#connection")).ToHaveTextAsync("Reconnecting …");
         await Expect(list.Page.Locator("#connection")).ToHaveTextAsync("Reconnecting …");
+        await Expect(compare.Locator(".tools .note")).ToHaveTextAsync("The coordinator does not answer.");
         await site.ServeAsync();
 
         await Expect(list.Page.Locator("#connection")).ToHaveTextAsync("Live");
         await Expect(page.Locator("#connection")).ToHaveTextAsync("Live");
         await Expect(page.Locator(".events")).ToContainTextAsync("the coordinator was started again");
+        await Expect(compare.Locator(".tools .note")).ToBeEmptyAsync();
+        await Expect(compare.Locator("tbody tr")).ToHaveCountAsync(1);
+        Assert.EndsWith($"/compare?jobs={job.Id},{job.Id}", compare.Url, StringComparison.Ordinal);
         int before = await StepAsync();
         await Expect(page.Locator(".share")).Not.ToContainTextAsync($"step {before:N0} of");
         Assert.True(await StepAsync() > before);

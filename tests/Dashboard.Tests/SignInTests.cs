@@ -31,6 +31,20 @@ public sealed class SignInTests(SiteFixture fixture)
     }
 
     [Fact]
+    public async Task Signing_in_leads_to_pages_of_this_site_only()
+    {
+        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        string site = Site.Address.ToString();
+        foreach ((string next, string heading) in new[] { ("/.//127.0.0.1:9", "No such page"), ($"{site}/127.0.0.1:9/x", "No such page"), ("http://127.0.0.1:9/", "Jobs"), ("http://[", "Jobs") })
+        {
+            await visit.Page.GotoAsync($"/sign-in?next={Uri.EscapeDataString(next)}");
+            await Expect(visit.Page.Locator("h1")).ToHaveTextAsync(heading);
+            Assert.StartsWith(site, visit.Page.Url, StringComparison.Ordinal);
+        }
+        Assert.Empty(visit.Problems);
+    }
+
+    [Fact]
     public async Task No_stream_or_answer_comes_without_a_session()
     {
         using var http = new HttpClient();
@@ -74,8 +88,13 @@ public sealed class SignInTests(SiteFixture fixture)
             Assert.True(content.AsSpan().IndexOf(Encoding.ASCII.GetBytes(cookie.Value)) < 0, file);
         }
 
+        IPage other = await visit.Context.NewPageAsync();
+        await other.GotoAsync("/");
+        await Expect(other.Locator("#connection")).ToHaveTextAsync("Live");
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Sign out" }).ClickAsync();
         await Expect(visit.Page.GetByLabel("Access token")).ToBeVisibleAsync();
+        // What another tab follows has ended, too.
+        await Expect(other.GetByLabel("Access token")).ToBeVisibleAsync();
         // Who kept the cookie has nothing.
         Assert.Equal(HttpStatusCode.Unauthorized, await StatusAsync(HttpMethod.Get, "v1/jobs", cookie.Value));
     }
@@ -155,7 +174,14 @@ public sealed class SignInTests(SiteFixture fixture)
         await visit.Page.GotoAsync(link);
         await Expect(visit.Page.Locator("#who")).ToHaveTextAsync("all projects");
         Assert.DoesNotContain("code", visit.Page.Url, StringComparison.Ordinal);
-        Assert.Equal(new Uri(link).Authority, new Uri((await Site.Place.DoAsync("dashboard")).Trim()).Authority);
+        string again = (await Site.Place.DoAsync("dashboard")).Trim();
+        Assert.Equal(new Uri(link).Authority, new Uri(again).Authority);
+        // In a tab that is there already only the fragment changes.
+        string before = Assert.Single(await visit.Context.CookiesAsync()).Value;
+        await visit.Page.GotoAsync(again);
+        await Expect(visit.Page).ToHaveURLAsync(again[..again.IndexOf('#', StringComparison.Ordinal)]);
+        await Expect(visit.Page.Locator("#who")).ToHaveTextAsync("all projects");
+        Assert.NotEqual(before, Assert.Single(await visit.Context.CookiesAsync()).Value);
 
         await using Visit second = await fixture.Browser.VisitAsync(Site, token: null);
         await second.Page.GotoAsync(link);

@@ -25,7 +25,9 @@ export function parts(line, cut = 0) {
   return found;
 }
 
-export const plain = line => line.replace(controls, "").replace(turns, "\ufffd");
+// Most text has none of it.
+const suspicious = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
+export const plain = line => suspicious.test(line) ? line.replace(controls, "").replace(turns, "\ufffd") : line;
 
 /** Bold and the sixteen colours of the foreground. */
 function style(codes, before) {

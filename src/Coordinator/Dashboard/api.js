@@ -4,13 +4,21 @@ export class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
 }
 
+/** Nobody refused, because nobody answered. */
+async function reach(path, options) {
+  try { return await fetch(path, options); } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The coordinator does not answer.", { cause: error });
+  }
+}
+
 /** Leaves for the page where one signs in. */
 export function signIn() {
   location.replace(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
 }
 
 export async function ask(path, options = {}) {
-  const response = await fetch(path, { ...options, headers: { ...options.headers, "X-Trainer-Page": "1" } });
+  const response = await reach(path, { ...options, headers: { ...options.headers, "X-Trainer-Page": "1" } });
   if (response.status === 401) {
     signIn();
     throw new Refused(401, "you are signed out");

@@ -1,6 +1,6 @@
 // The shell: which page is shown, who is signed in, light or dark.
 import { fill, h, svg, icons, attribute, text } from "./dom.js";
-import { get, ask, onConnection, Refused } from "./api.js";
+import { get, ask, onConnection } from "./api.js";
 import { jobsPage } from "./jobs-page.js";
 import { jobPage } from "./job-page.js";
 import { comparePage } from "./compare-page.js";
@@ -14,17 +14,22 @@ async function show(focus) {
   end?.();
   end = null;
   const path = location.pathname;
-  const [page, nav] = path.startsWith("/jobs/") ? [jobPage, "jobs"] : path === "/compare" ? [comparePage, "compare"] : path === "/cluster" ? [clusterPage, "cluster"] : [jobsPage, "jobs"];
+  const [page, nav] = path.startsWith("/jobs/") ? [jobPage, "jobs"] : path === "/compare" ? [comparePage, "compare"] : path === "/cluster" ? [clusterPage, "cluster"] : path === "/" ? [jobsPage, "jobs"] : [nothing, ""];
   for (const link of document.querySelectorAll("[data-nav]")) attribute(link, "aria-current", link.dataset.nav === nav ? "page" : null);
   try {
     const ended = await page(main, { navigate, session });
     if (mine === turn) end = ended; else ended?.();
   } catch (error) {
     if (mine !== turn) return;
-    fill(main, h("div.page", null, h("div.empty", null, h("h1", null, "That did not work"), h("p", null, error instanceof Refused ? error.message : "The coordinator does not answer."),
+    fill(main, h("div.page", null, h("div.empty", null, h("h1", null, "That did not work"), h("p", null, error.message),
       h("button", { type: "button", onclick: () => show() }, "Try again"))));
   }
   if (focus) { main.focus({ preventScroll: true }); scrollTo(0, 0); }
+}
+
+function nothing(main) {
+  document.title = "No such page · Trainer";
+  fill(main, h("div.page", null, h("div.empty", null, h("h1", null, "No such page"), h("p", null, "There is nothing at this address."), h("p", null, h("a", { href: "/" }, "All jobs")))));
 }
 
 function navigate(to) {
@@ -42,6 +47,8 @@ document.addEventListener("click", event => {
   navigate(to.pathname + to.search);
 });
 addEventListener("popstate", () => show(true));
+// Such a link may be opened in a tab that shows the dashboard already.
+addEventListener("hashchange", redeem);
 
 const themes = { system: ["as the system", icons.system], light: ["light", icons.sun], dark: ["dark", icons.moon] };
 const theme = document.getElementById("theme");
@@ -67,10 +74,16 @@ onConnection(state => {
   text(element, state === "live" ? "Live" : state === "waiting" ? "Reconnecting …" : "");
 });
 
+/** A link with a code is for whoever opens it, also when somebody else is signed in. */
+function redeem() {
+  const hasCode = location.hash.startsWith("#code=");
+  if (hasCode) location.replace(`/sign-in${location.hash}`);
+  return hasCode;
+}
+
 async function begin() {
   showTheme();
-  // A link with a code is for whoever opens it, also when somebody else is signed in.
-  if (location.hash.startsWith("#code=")) { location.replace(`/sign-in${location.hash}`); return; }
+  if (redeem()) return;
   // The page is painted before anybody is asked anything.
   session = await get("/session");
   text(document.getElementById("who"), session.project ? `project ${session.project}` : "all projects");
@@ -82,4 +95,4 @@ async function begin() {
   });
   await show(false);
 }
-begin().catch(error => fill(main, h("div.page", null, h("div.empty", null, h("h1", null, "The coordinator does not answer"), h("p", null, error.message), h("button", { type: "button", onclick: () => location.reload() }, "Try again")))));
+begin().catch(error => fill(main, h("div.page", null, h("div.empty", null, h("h1", null, "That did not work"), h("p", null, error.message), h("button", { type: "button", onclick: () => location.reload() }, "Try again")))));

@@ -100,20 +100,22 @@ export class Chart {
     context.font = `${10 * ratio}px Inter, system-ui, sans-serif`;
     context.textBaseline = "top";
     context.textAlign = "left";
-    for (const mark of this.marks()) {
-      const x = plot.valToPos(mark.at, "x", true);
-      if (x < left || x > left + width) continue;
-      context.strokeStyle = colour(mark.bad ? "--failed" : "--mark");
+    const marks = this.marks().map(mark => ({ ...mark, x: plot.valToPos(mark.at, "x", true) })).filter(({ x }) => x >= left && x <= left + width).sort((a, b) => b.x - a.x);
+    // From the right, where the newest are: a label ends before the next mark; that of the last may stand left of its own.
+    let room = left + width;
+    for (const { x, label, bad } of marks) {
+      context.strokeStyle = colour(bad ? "--failed" : "--mark");
       context.lineWidth = ratio;
       context.setLineDash([4 * ratio, 3 * ratio]);
       context.beginPath();
       context.moveTo(x, top);
       context.lineTo(x, top + height);
       context.stroke();
-      if (this.chartHeight < 180) continue;
+      if (this.chartHeight < 180 || !label) continue;
+      const wide = context.measureText(label).width, fits = x + wide + 6 * ratio <= room, flips = !fits && room === left + width;
       context.fillStyle = ink;
-      const wide = context.measureText(mark.label).width;
-      context.fillText(mark.label, x + wide + 6 * ratio > left + width ? x - wide - 4 * ratio : x + 4 * ratio, top + 2 * ratio);
+      if (fits || flips) context.fillText(label, flips ? x - wide - 4 * ratio : x + 4 * ratio, top + 2 * ratio);
+      room = flips ? x - wide - 6 * ratio : x;
     }
     context.restore();
   }

@@ -84,7 +84,7 @@ export function chartsView(now, change) {
     const x = settings.byTime ? series.times : series.steps;
     const columns = each => [each.high, each.low];
     if (series.total === 0) {
-      fill(place, h("div.empty.small", null, h("h2", null, "No metrics yet"), h("p", null, f.hasEnded(now.job()) ? "The job ended before it reported a step." : "Curves appear with the first step.")));
+      fill(place, h("div.empty.small", null, h("h2", null, f.hasEnded(now.job()) ? "No metrics" : "No metrics yet"), h("p", null, f.hasEnded(now.job()) ? "The job ended before it reported a step." : "Curves appear with the first step.")));
       charts.clear();
       text(note, "");
       return;

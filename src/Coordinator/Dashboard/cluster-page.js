@@ -16,6 +16,7 @@ export function clusterPage(main, { session }) {
   const nodesTable = table("Nodes", ["Node", "State", "Slots", "Kind", "Last heard", "Strikes", "Ranks", isAdmin ? "Drain" : null].filter(Boolean), nodes);
   const pools = h("div.cards", null), queue = h("tbody", null), queueNote = h("p.note", null);
   const queueTable = table("Queue", ["#", "Job", "Project", "Priority", "Ranks", "Waits for"], queue);
+  let heard = null;
   const grains = h("tbody", null);
   const grainTable = table("Grains", ["Grain", "In memory", "Calls/s", "Mean", "p99", "Slowest", "Errors", "Calls"], grains, 1);
   const grainsPanel = h("section.panel", { hidden: !isAdmin, "aria-labelledby": "grains-title" }, h("div.panel-head", null, h("h2", { id: "grains-title" }, "Grains"),
@@ -81,11 +82,11 @@ export function clusterPage(main, { session }) {
   }
 
   async function setQuota(pool, use) {
-    const answer = await confirm({ title: `Quota of ${use.project} in pool ${pool.pool}`, text: "Slots that the project holds at once at most.", action: "Set quota", field: { label: "Slots", min: 0, max: 1048576, value: use.quota ?? pool.slots } });
+    const answer = await confirm({ title: `Quota of ${use.project} in pool ${pool.pool}`, text: "Slots that the project holds at once at most; empty for as many as there are.", action: "Set quota", field: { label: "Slots", min: 0, max: 1048576, value: use.quota ?? "", optional: true } });
     if (answer === null) return;
     try {
-      await ask(`/v1/pools/${encodeURIComponent(pool.pool)}/quotas/${encodeURIComponent(use.project)}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ slots: answer }) });
-      tell(`The quota of ${use.project} is ${answer}.`);
+      await ask(`/v1/pools/${encodeURIComponent(pool.pool)}/quotas/${encodeURIComponent(use.project)}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ slots: answer === "" ? null : answer }) });
+      tell(answer === "" ? `${use.project} has no quota.` : `The quota of ${use.project} is ${answer}.`);
       await poll();
     } catch (error) { tell(error.message, true); }
   }
@@ -94,8 +95,8 @@ export function clusterPage(main, { session }) {
     const waiting = [...allJobs().values()].filter(job => job.status === "queued").sort((a, b) => (a.position ?? 1e9) - (b.position ?? 1e9) || (a.submitted_at < b.submitted_at ? -1 : 1));
     queueTable.hidden = waiting.length === 0;
     text(queueNote, waiting.length === 0 ? "Nobody waits." : waiting.length > 20 ? `and ${f.integer(waiting.length - 20)} more` : "");
-    fill(queue, waiting.slice(0, 20).map(job => h("tr", null, h("td", null, job.position ? String(job.position) : f.none), h("th", { scope: "row" }, h("a", { href: `/jobs/${encodeURIComponent(job.id)}` }, job.id)),
-      h("td", null, job.project), h("td", null, String(job.priority ?? 0)), h("td", null, String(job.ranks ?? 1)), h("td", null, job.reason ?? ""))));
+    fill(queue, waiting.slice(0, 20).map(job => h("tr", null, h("td", null, job.position ? String(job.position) : f.none), h("th.clip", { scope: "row", title: job.id }, h("a", { href: `/jobs/${encodeURIComponent(job.id)}` }, job.id)),
+      h("td", null, job.project), h("td", null, String(job.priority ?? 0)), h("td", null, String(job.ranks ?? 1)), h("td.clip", { title: job.reason }, job.reason ?? ""))));
   }
 
   function showGrains(list) {
@@ -106,12 +107,16 @@ export function clusterPage(main, { session }) {
 
   async function poll() {
     const [nodeList, poolList, grainList] = await Promise.all([get("/v1/nodes"), get("/v1/pools"), isAdmin ? get("/v1/grains") : null]);
+    heard = Date.now();
     showNodes(nodeList.nodes);
     showPools(poolList.pools);
     if (grainList) showGrains(grainList.grains);
   }
 
-  const tick = repeat(2, poll);
+  const tick = repeat(2, () => poll().catch(error => {
+    text(found, `${error.message}${heard ? ` This is how it was at ${f.timeOfDay(heard)}.` : ""}`);
+    for (const row of rows.values()) text(row.cells[3], f.none);
+  }));
   const unwatch = watchJobs(showQueue);
   showQueue();
   return () => { tick(); unwatch(); };

@@ -1,6 +1,6 @@
 // Several jobs in one chart.
 import { h, fill, text } from "./dom.js";
-import { get, jobPath, repeat } from "./api.js";
+import { get, jobPath, repeat, Refused } from "./api.js";
 import { allJobs, watchJobs } from "./rows.js";
 import { Chart, palette, smooth } from "./chart.js";
 import uPlot from "uplot";
@@ -12,9 +12,9 @@ const metrics = { loss: "Loss", eval_loss: "Eval loss", learning_rate: "Learning
 export function comparePage(main) {
   document.title = "Compare · Trainer";
   const query = new URLSearchParams(location.search);
-  const jobs = (query.get("jobs") ?? "").split(",").filter(Boolean).slice(0, most);
+  const asked = [...new Set((query.get("jobs") ?? "").split(",").filter(Boolean))], jobs = asked.slice(0, most);
   const found = new Map();
-  let chart = null, over = false;
+  let chart = null, over = false, trouble = false;
   const metric = h("select", { "aria-label": "Metric", onchange: () => { keep(); draw(); } }, Object.entries(metrics).map(([name, label]) => h("option", { value: name, selected: name === query.get("metric") }, label)));
   const smoothing = h("input", { type: "range", id: "smoothing", min: 0, max: 0.99, step: 0.01, value: Number(localStorage.getItem("smoothing") ?? 0.6), oninput: () => draw() });
   const add_ = h("input", { type: "text", id: "add", list: "jobs", placeholder: "Add a job …", "aria-label": "Add a job", autocomplete: "off", spellcheck: "false", onchange: () => add() });
@@ -25,6 +25,8 @@ export function comparePage(main) {
   const empty = h("div.empty", null, h("h2", null, "Compare jobs"), h("p", null, "Add up to eight jobs, or choose them in the list of jobs."));
   fill(main, h("div.page", null, h("div.page-head", null, h("h1", null, "Compare")),
     h("div.tools", null, add_, options, metric, h("label.check", { for: "smoothing" }, "Smoothing", smoothing), h("div.tools-end", null, note)), place, table, empty));
+
+  if (asked.length > most) text(note, `Of ${asked.length} jobs the first ${most} are compared.`);
 
   function keep() {
     const kept = new URLSearchParams();
@@ -47,18 +49,29 @@ export function comparePage(main) {
   }
 
   async function load() {
-    await Promise.all(jobs.map(async id => {
+    const problems = await Promise.all(jobs.map(async id => {
       try {
         const [job, series] = await Promise.all([get(jobPath(id)), get(`${jobPath(id)}/series?points=1000`)]);
         found.set(id, { job, series });
+        return null;
       } catch (error) {
-        // Gone, or of a project that this one may not see.
-        text(note, error.message);
-        jobs.splice(jobs.indexOf(id), 1);
-        keep();
+        // Gone, or of a project that this one may not see; any other trouble passes.
+        if (!over && error instanceof Refused && (error.status === 404 || error.status === 403)) { text(note, error.message); drop(id); return null; }
+        return error.message;
       }
     }));
-    if (!over) draw();
+    if (over) return;
+    const problem = problems.find(Boolean);
+    if (problem) text(note, problem); else if (trouble) text(note, "");
+    trouble = Boolean(problem);
+    draw();
+  }
+
+  function drop(id) {
+    const at = jobs.indexOf(id);
+    if (at >= 0) jobs.splice(at, 1);
+    found.delete(id);
+    keep();
   }
 
   function draw() {
@@ -86,7 +99,7 @@ export function comparePage(main) {
       return h("tr", null, h("th", { scope: "row" }, swatch, h("a", { href: `/jobs/${encodeURIComponent(id)}` }, id)), h("td", null, h("span.state", { "data-state": job.status }, f.states[job.status])),
         h("td.num", null, `${f.integer(job.step)} / ${f.integer(job.steps)}`), h("td.num", null, f.number(each?.mean.findLast(value => value !== null))),
         h("td.num", null, f.number(low?.[0])), h("td.num", null, low ? f.integer(series.steps[low[1]]) : f.none),
-        h("td.num", null, h("button.quiet.small", { type: "button", "aria-label": `Remove ${id}`, onclick: () => { jobs.splice(jobs.indexOf(id), 1); keep(); draw(); } }, "Remove")));
+        h("td.num", null, h("button.quiet.small", { type: "button", "aria-label": `Remove ${id}`, onclick: () => { drop(id); draw(); } }, "Remove")));
     }));
   }
 
@@ -96,6 +109,6 @@ export function comparePage(main) {
     const wanted = [...allJobs().keys()].slice(0, 500);
     if (options.childElementCount !== wanted.length) fill(options, wanted.map(id => h("option", { value: id })));
   });
-  const tick = repeat(5, async () => { if (found.size === 0 || [...found.values()].some(({ job }) => !f.hasEnded(job))) await load(); });
+  const tick = repeat(5, async () => { if (found.size === 0 || jobs.some(id => !found.has(id)) || [...found.values()].some(({ job }) => !f.hasEnded(job))) await load(); });
   return () => { over = true; unwatch(); tick(); chart?.end(); document.removeEventListener("theme", recolour); };
 }

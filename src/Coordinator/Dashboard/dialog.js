@@ -1,21 +1,21 @@
 // Questions before something is done, and words about how it went.
 import { h, fill } from "./dom.js";
 
-/** Resolves with null when declined, else with the value of the field, or true. */
+/** Resolves with null when declined, else with the value of the field ("" of an optional one without any), or true. */
 export function confirm({ title, text, action, danger = false, field = null }) {
   return new Promise(resolve => {
-    const input = field && h("input", { type: "number", id: "dialog-field", min: field.min, max: field.max, step: 1, value: field.value, required: true });
+    const input = field && h("input", { type: "number", id: "dialog-field", min: field.min, max: field.max, step: 1, value: field.value, required: !field.optional, placeholder: field.optional ? "none" : null });
     const dialog = h("dialog", { "aria-labelledby": "dialog-title" },
       h("form", { method: "dialog" },
         h("h2", { id: "dialog-title" }, title),
         text && h("p", null, text),
         input && h("div.field", null, h("label", { for: "dialog-field" }, field.label), input),
         h("div.buttons", null,
-          h("button", { type: "button", onclick: () => dialog.close("") }, "Keep as it is"),
-          h(danger ? "button.danger" : "button.primary", { value: "yes", autofocus: !input }, action))));
+          h("button", { type: "button", autofocus: danger && !input, onclick: () => dialog.close("") }, "Keep as it is"),
+          h(danger ? "button.danger" : "button.primary", { value: "yes", autofocus: !danger && !input }, action))));
     dialog.addEventListener("close", () => {
       dialog.remove();
-      resolve(dialog.returnValue === "yes" ? (input ? Number(input.value) : true) : null);
+      resolve(dialog.returnValue === "yes" ? (!input ? true : input.value === "" ? "" : Number(input.value)) : null);
     });
     document.body.append(dialog);
     dialog.showModal();

@@ -1,4 +1,6 @@
-// Elements from code. Content is always text: nothing that a job, a log or a model wrote is ever read as HTML.
+// Elements from code. Content is always text: nothing that a job, a log or a model wrote is ever read as HTML, moves a terminal or
+// turns the direction of what stands beside it.
+import { plain } from "./ansi.js";
 
 /** h("a.class", { href, onclick, ... }, ...children): attributes, listeners ("on…"), and strings or nodes. */
 export function h(tag, attributes, ...children) {
@@ -7,11 +9,11 @@ export function h(tag, attributes, ...children) {
   if (classes.length) element.className = classes.join(" ");
   for (const [key, value] of Object.entries(attributes ?? {})) {
     if (value === null || value === undefined) continue;
-    if (key.startsWith("aria-")) element.setAttribute(key, String(value));
+    if (key.startsWith("aria-")) element.setAttribute(key, plain(String(value)));
     else if (value === false) continue;
     else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else if (key === "value" || key === "checked" || key === "disabled" || key === "selected") element[key] = value;
-    else element.setAttribute(key, value === true ? "" : value);
+    else element.setAttribute(key, value === true ? "" : plain(String(value)));
   }
   add(element, children);
   return element;
@@ -20,7 +22,7 @@ export function h(tag, attributes, ...children) {
 export function add(element, children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
-    element.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    element.append(child instanceof Node ? child : document.createTextNode(plain(String(child))));
   }
   return element;
 }
@@ -32,12 +34,13 @@ export function fill(element, ...children) {
 
 /** Touches the document only when there is something new. */
 export function text(element, value) {
+  value = plain(value);
   if (element.textContent !== value) element.textContent = value;
 }
 
 export function attribute(element, name, value) {
   if (value === null || value === undefined) element.removeAttribute(name);
-  else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+  else if (element.getAttribute(name) !== plain(String(value))) element.setAttribute(name, plain(String(value)));
 }
 
 export function svg(path, label) {

@@ -1,6 +1,6 @@
 // One job: what it does, how it came to that, and everything that it left.
 import { h, fill, text, attribute, svg, icons } from "./dom.js";
-import { get, ask, stream, jobPath, repeat, Refused } from "./api.js";
+import { get, stream, jobPath, repeat, Refused } from "./api.js";
 import { actionsOf } from "./actions.js";
 import { chartsView } from "./charts-view.js";
 import { logView } from "./log-view.js";
@@ -9,16 +9,19 @@ import * as f from "./format.js";
 
 const tabs = { overview: "Overview", logs: "Logs", checkpoints: "Checkpoints", samples: "Samples", config: "Configuration" };
 
+const refusals = { 403: "No such job", 404: "No such job", 409: "More than one job" };
+
 export async function jobPage(main, { navigate }) {
-  const name = decodeURIComponent(location.pathname.slice("/jobs/".length));
+  const name = decoded(location.pathname.slice("/jobs/".length));
   const over = new AbortController();
   let job;
   try {
     job = await get(jobPath(name), over.signal);
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    document.title = "No such job · Trainer";
-    fill(main, h("div.page", null, h("div.empty", null, h("h1", null, "No such job"), h("p", null, error.message), h("p", null, h("a", { href: "/" }, "All jobs")))));
+    const heading = error instanceof Refused && refusals[error.status];
+    if (!heading) throw error;
+    document.title = `${heading} · Trainer`;
+    fill(main, h("div.page", null, h("div.empty", null, h("h1", null, heading), h("p", null, error.message), h("p", null, h("a", { href: "/" }, "All jobs")))));
     return () => {};
   }
   const events = [...job.history];
@@ -36,8 +39,8 @@ export async function jobPage(main, { navigate }) {
     return [key, button];
   }));
   tabList.addEventListener("keydown", event => {
-    const keys = Object.keys(tabs), by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (by) { const next = keys[(keys.indexOf(tab) + by + keys.length) % keys.length]; open(next); buttons[next].focus(); event.preventDefault(); }
+    const keys = Object.keys(tabs), at = keys.indexOf(tab), to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: keys.length - 1 }[event.key];
+    if (to !== undefined) { const next = keys[(to + keys.length) % keys.length]; open(next); buttons[next].focus(); event.preventDefault(); }
   });
 
   fill(main, h("div.page", null,
@@ -137,7 +140,8 @@ export async function jobPage(main, { navigate }) {
     }, () => f.hasEnded(job));
   }
 
-  open(tabs[new URLSearchParams(location.search).get("tab")] ? new URLSearchParams(location.search).get("tab") : "overview", true);
+  const asked = new URLSearchParams(location.search).get("tab");
+  open(Object.hasOwn(tabs, asked) ? asked : "overview", true);
   if (tab !== "overview") now.readTo(job.step);
   // An ended job tells nothing more, but a person may resume it.
   const tick = repeat(3, async () => {
@@ -190,6 +194,11 @@ function overview(now, events, change) {
   };
 }
 
+/** As it stands when it is no address. */
+function decoded(part) {
+  try { return decodeURIComponent(part); } catch { return part; }
+}
+
 /** A share as a bar over its figure. */
 export function meter(share, label, title) {
   const fill_ = h("span.fill", null);
@@ -198,5 +207,5 @@ export function meter(share, label, title) {
 }
 
 function kindOf(words) {
-  return /^succeeded|again|^over:|^resumed/.test(words) ? "good" : /failed|ended:|killed|does not answer|lost|hang|damaged|locked or slow/.test(words) ? "bad" : "plain";
+  return /^succeeded|answers again|^over:|^resumed/.test(words) ? "good" : /failed|ended:|killed|does not answer|lost|hang|damaged|locked or slow/.test(words) ? "bad" : "plain";
 }

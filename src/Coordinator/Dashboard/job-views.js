@@ -7,8 +7,8 @@ import * as f from "./format.js";
 
 export function checkpointsView(job) {
   const body = h("tbody", null), store = h("p.note", null), removed = h("input", { type: "checkbox", id: "removed", onchange: () => show() });
-  const empty = h("div.empty.small", { hidden: true }, h("h2", null, "No checkpoints yet"), h("p", null, "A job saves every checkpoint.every steps, and at its end."));
-  const table = h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Checkpoints" }, h("table.wide-cells", null,
+  const empty = h("div.empty.small", { hidden: true }, h("h2", null, "No checkpoints"), h("p", null, "A job saves every checkpoint.every steps, and at its end."));
+  const table = h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Checkpoints", hidden: true }, h("table.wide-cells.keeps-last", null,
     h("thead", null, h("tr", null, ["Step", "State", "Attempt", "Committed", "Eval loss", "Size", ""].map((label, i) => h("th", { scope: "col", class: i === 4 || i === 5 ? "num" : null }, label || h("span.hidden", null, "Download"))))), body));
   let list = null;
 
@@ -30,7 +30,9 @@ export function checkpointsView(job) {
         : null))));
   }
 
-  const tick = repeat(3, async () => { list = await get(`${jobPath(job().id)}/checkpoints`); show(); });
+  const tick = repeat(3, async () => {
+    try { list = await get(`${jobPath(job().id)}/checkpoints`); show(); } catch (error) { text(store, error.message); }
+  });
   return {
     element: h("section.panel", { "aria-label": "Checkpoints" }, h("div.tools", null, store, h("div.tools-end", null, h("label.check", { for: "removed" }, removed, "Also removed ones"))), table, empty),
     end: tick,
@@ -46,7 +48,7 @@ export function samplesView(job) {
   const label = h("output", { for: "step" }), list = h("div.samples", null);
   const prompt = h("select", { "aria-label": "Prompt", onchange: () => show() });
   const controls = h("div.tools.samples-tools", { hidden: true }, step, label, h("div.tools-end", null, prompt));
-  const empty = h("div.empty.small", { hidden: true }, h("h2", null, "No samples yet"), h("p", null, "Set samples.every and samples.prompts in the job file to see what the model says as it learns."));
+  const empty = h("div.empty.small", { hidden: true }, h("h2", null, "No samples"), h("p", null, "Set samples.every and samples.prompts in the job file to see what the model says as it learns."));
 
   const steps = () => [...new Set(samples.map(sample => sample.step))].sort((a, b) => a - b);
   const prompts = () => [...new Set(samples.map(sample => sample.prompt))];

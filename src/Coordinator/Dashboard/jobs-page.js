@@ -34,8 +34,8 @@ export function jobsPage(main, { navigate }) {
   document.title = "Jobs · Trainer";
   const query = new URLSearchParams(location.search);
   const view = {
-    group: groups[query.get("state")] ? query.get("state") : "all", search: query.get("q") ?? "", project: query.get("project") ?? "",
-    pool: query.get("pool") ?? "", order: orders[query.get("order")] ? query.get("order") : "active",
+    group: Object.hasOwn(groups, query.get("state")) ? query.get("state") : "all", search: query.get("q") ?? "", project: query.get("project") ?? "",
+    pool: query.get("pool") ?? "", order: Object.hasOwn(orders, query.get("order")) ? query.get("order") : "active",
   };
   const chosen = new Set();
 

@@ -170,7 +170,7 @@ export function logView(job, change) {
     const shown = mine.partial?.text ? [...mine.lines, mine.partial] : mine.lines;
     mine.shown = shown;
     earlier.hidden = mine.first === 0 || mine.forgot === true;
-    text(state, shown.length === 0 ? "Nothing written yet." : `${f.integer(shown.length)} lines${mine.first > 0 ? `, from byte ${f.integer(mine.first)} of ${f.integer(mine.end)}` : `, ${f.bytes(mine.end)}`}`);
+    text(state, shown.length === 0 ? "Nothing written yet." : `${f.integer(shown.length)} ${shown.length === 1 ? "line" : "lines"}${mine.first > 0 ? `, from byte ${f.integer(mine.first)} of ${f.integer(mine.end)}` : `, ${f.bytes(mine.end)}`}`);
     find(true);
     if (follow.checked) toEnd();
   }
@@ -180,7 +180,8 @@ export function logView(job, change) {
     const wanted = search.value.toLowerCase();
     log.hits = new Set();
     if (wanted) log.shown.forEach((line, index) => { if (plain(line.text).toLowerCase().includes(wanted)) log.hits.add(index); });
-    text(hits, wanted ? `${f.integer(log.hits.size)} ${log.hits.size === 1 ? "hit" : "hits"}` : "");
+    const where = log.forgot ? ` in the last ${f.integer(log.shown.length)} lines` : log.first > 0 ? ` in the last ${f.bytes(log.end - log.first)}, which are loaded` : "";
+    text(hits, wanted ? `${f.integer(log.hits.size)} ${log.hits.size === 1 ? "hit" : "hits"}${where}` : "");
     if (!quiet) { log.current = -1; if (wanted) step(1); }
     list.set(log.shown);
   }

@@ -3,10 +3,12 @@ const form = document.getElementById("form");
 const token = document.getElementById("token");
 const problem = document.getElementById("problem");
 
-/** Only pages of this site. */
+/** Only pages of this site; as whole addresses, because a path that begins with "//" names another host. */
 function next() {
-  const wanted = new URL(new URLSearchParams(location.search).get("next") ?? "/", location.origin);
-  return wanted.origin === location.origin ? wanted.pathname + wanted.search : "/";
+  try {
+    const wanted = new URL(new URLSearchParams(location.search).get("next") ?? "/", location.origin);
+    return wanted.origin === location.origin ? `${location.origin}${wanted.pathname}${wanted.search}` : "/";
+  } catch { return "/"; }
 }
 
 async function signIn(request) {
