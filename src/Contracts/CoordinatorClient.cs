@@ -3,6 +3,7 @@ using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using System.Net.Sockets;
 using System.Runtime.CompilerServices;
+using System.Security.Authentication;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 
@@ -47,9 +48,14 @@ public sealed class CoordinatorClient : IDisposable
     /// <param name="address">http(s)://host:port, or the path of a Unix socket.</param>
     /// <param name="token">Sent as bearer token when there is one; never part of a message.</param>
     /// <param name="timeout">Of one request; 40 s when absent.</param>
-    /// <exception cref="ConfigException">The address is neither.</exception>
+    /// <exception cref="ConfigException">The address is neither, or the token none.</exception>
     public static CoordinatorClient At(string address, string? token = null, TimeSpan? timeout = null)
     {
+        token = token?.Trim();
+        if (token?.All(letter => letter is >= '!' and <= '~') == false)
+        {
+            throw new ConfigException("TRAINER_TOKEN is no token: it holds spaces, line ends or letters that none has; copy it as \"trainer token\" printed it");
+        }
         if (!address.Contains("://", StringComparison.Ordinal))
         {
             return new CoordinatorClient(Path.GetFullPath(address), null, token, timeout);
@@ -235,9 +241,19 @@ public sealed class CoordinatorClient : IDisposable
         }
     }
 
-    private CoordinatorException Unreachable(HttpRequestException error) => new(null, error.HttpRequestError is HttpRequestError.SecureConnectionError
-        ? $"the certificate of the coordinator on {_address} is not trusted here ({error.InnerException?.Message ?? error.Message}); name its issuer's PEM file in SSL_CERT_FILE"
-        : $"no coordinator answers on {_address}", error);
+    private CoordinatorException Unreachable(HttpRequestException error)
+    {
+        string reason = error.InnerException?.Message ?? error.Message;
+        return new CoordinatorException(null, error.HttpRequestError switch
+        {
+            HttpRequestError.SecureConnectionError when error.InnerException is AuthenticationException && reason.Contains("certificate", StringComparison.OrdinalIgnoreCase) =>
+                $"the certificate of the coordinator on {_address} is not trusted here ({reason}); name its issuer's PEM file in SSL_CERT_FILE",
+            HttpRequestError.SecureConnectionError => $"no coordinator answers securely on {_address} ({reason}); if it speaks plain http, name it with http://",
+            HttpRequestError.ResponseEnded or HttpRequestError.InvalidResponse when _address.StartsWith("http://", StringComparison.OrdinalIgnoreCase) =>
+                $"no coordinator answers on {_address}: what listens there gives no answer in http; if it speaks https, name it with https://",
+            _ => $"no coordinator answers on {_address}",
+        }, error);
+    }
 
     private static async Task<string> ErrorAsync(HttpResponseMessage response, CancellationToken cancellationToken)
     {

@@ -19,22 +19,12 @@ public static class JobConfigFile
     }
 
     /// <summary>As <see cref="Load"/>, of a text that would lie at <paramref name="path"/>.</summary>
-    public static JobConfig Parse(string text, string path, IEnumerable<string>? sets = null)
-    {
-        var problems = new List<string>();
-        if (new ConfigYaml(path, problems).ReadDocument(text) is not { } root)
-        {
-            throw new ConfigException(problems);
-        }
-        root.Entries.RemoveAll(entry => entry.Key == "$schema");  // for editors
-        ConfigOverrides.Apply(root, sets ?? [], problems);
-        var binder = new ConfigBinder(problems);
-        var job = (JobConfig)binder.BindRecord(typeof(JobConfig), root, "");
-        ConfigRules.Check(job, binder, problems);
-        return problems.Count == 0
-            ? Resolve(job, Path.GetDirectoryName(Path.GetFullPath(path))!)
-            : throw new ConfigException(problems);
-    }
+    public static JobConfig Parse(string text, string path, IEnumerable<string>? sets = null) =>
+        Parse(text, path, sets, Path.GetDirectoryName(Path.GetFullPath(path)));
+
+    /// <summary>What a client sent, by the rules of files. It lies in no folder, so that its paths must be absolute.</summary>
+    /// <exception cref="ConfigException">Each problem.</exception>
+    public static JobConfig Receive(JobConfig job) => Parse(JobConfigJson.Write(job), "config.json", [], folder: null);
 
     /// <summary>Where a key was written, for problems that show only later: <c>file:line:col key</c>, or <c>--set key</c>.</summary>
     public static string Place(string path, IEnumerable<string>? sets, string key)
@@ -50,6 +40,24 @@ public static class JobConfigFile
         return ConfigRules.Place(binder, key).At(key);
     }
 
+    /// <param name="folder">That relative paths mean; null: there is none.</param>
+    private static JobConfig Parse(string text, string path, IEnumerable<string>? sets, string? folder)
+    {
+        var problems = new List<string>();
+        if (new ConfigYaml(path, problems).ReadDocument(text) is not { } root)
+        {
+            throw new ConfigException(problems);
+        }
+        root.Entries.RemoveAll(entry => entry.Key == "$schema");  // for editors
+        ConfigOverrides.Apply(root, sets ?? [], problems);
+        var binder = new ConfigBinder(problems);
+        var job = (JobConfig)binder.BindRecord(typeof(JobConfig), root, "");
+        ConfigRules.Check(job, binder, problems, absolute: folder is null);
+        return problems.Count == 0
+            ? Resolve(job, folder ?? "/")
+            : throw new ConfigException(problems);
+    }
+
     private static string Read(string path)
     {
         if (Directory.Exists(path))
@@ -60,13 +68,18 @@ public static class JobConfigFile
         {
             throw new ConfigException($"{path}: there is no such file; check the path");
         }
-        if (new FileInfo(path).Length > MaxBytes)
-        {
-            throw new ConfigException($"{path}: the file is larger than 1 MiB and cannot be a job; check the path");
-        }
         try
         {
-            string text = File.ReadAllText(path, new UTF8Encoding(false, throwOnInvalidBytes: true));
+            // A device may have no length and no end.
+            byte[] bytes = new byte[MaxBytes + 1];
+            using FileStream file = File.OpenRead(path);
+            int length = file.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false);
+            if (length > MaxBytes)
+            {
+                throw new ConfigException($"{path}: the file is larger than 1 MiB and cannot be a job; check the path");
+            }
+            using var reader = new StreamReader(new MemoryStream(bytes, 0, length), new UTF8Encoding(false, throwOnInvalidBytes: true));
+            string text = reader.ReadToEnd();
             return text.IndexOf('\0', StringComparison.Ordinal) is >= 0 and int at
                 ? throw new ConfigException($"{path}:{text.AsSpan(0, at).Count('\n') + 1}: a NUL byte; a job is plain text, so remove it")
                 : text;

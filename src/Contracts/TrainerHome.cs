@@ -1,3 +1,4 @@
+using System.Runtime.Versioning;
 using System.Text;
 
 namespace Trainer.Contracts;
@@ -34,6 +35,22 @@ public sealed record TrainerHome(string Directory)
     public string Jobs => Path.Combine(Directory, "jobs");
 
     public JobFiles Job(JobId id) => new(Path.Combine(Jobs, id.Value));
+
+    /// <summary>Makes the folder, for its owner only, when it is not there.</summary>
+    /// <exception cref="ConfigException">It cannot be made, or nothing can be written in it.</exception>
+    [SupportedOSPlatform("linux")]
+    public void Create()
+    {
+        try
+        {
+            System.IO.Directory.CreateDirectory(Directory, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+            using var probe = new FileStream(Path.Combine(Directory, $".{Guid.NewGuid():N}"), FileMode.CreateNew, FileAccess.Write, FileShare.None, 1, FileOptions.DeleteOnClose);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            throw new ConfigException($"TRAINER_HOME {Directory}: nothing can be written there ({error.Message.TrimEnd('.')}); set TRAINER_HOME to a folder of yours");
+        }
+    }
 
     /// <exception cref="ConfigException">The path is too long for a socket.</exception>
     public static TrainerHome FromEnvironment() =>

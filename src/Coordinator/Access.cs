@@ -1,7 +1,6 @@
 using System.Net;
 using System.Security.Cryptography;
 using System.Text;
-using System.Text.Json;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
@@ -53,31 +52,9 @@ public sealed class Access
 
     public static Access Nobody { get; } = new([]);
 
-    /// <param name="path">JSON: [{"sha256": "...", "role": "user", "project": "default"}], as "trainer token" writes it.</param>
-    /// <exception cref="ConfigException">The file is no such list.</exception>
-    public static Access Load(string path)
-    {
-        try
-        {
-            using FileStream file = File.OpenRead(path);
-            AccessEntry[] entries = JsonSerializer.Deserialize(file, ContractsJson.Default.AccessEntryArray) ?? [];
-            return new Access(entries.ToDictionary(entry => entry.Sha256.ToLowerInvariant(), Caller, StringComparer.Ordinal));
-        }
-        catch (Exception error) when (error is JsonException or IOException or UnauthorizedAccessException or ArgumentException)
-        {
-            throw new ConfigException($"{path}: not a list of tokens ({error.Message}); \"trainer token\" writes one");
-        }
-
-        Caller Caller(AccessEntry entry) => entry.Role switch
-        {
-            "admin" => new Caller(Role.Admin, null, entry.Sha256.ToLowerInvariant()),
-            "worker" => new Caller(Role.Worker, null, entry.Sha256.ToLowerInvariant()),
-            "monitor" => new Caller(Role.Monitor, null, entry.Sha256.ToLowerInvariant()),
-            "user" => new Caller(Role.User, JobId.TryParse(entry.Project, out _) ? entry.Project
-                : throw new ArgumentException("a token of role user needs a project, named like a job"), entry.Sha256.ToLowerInvariant()),
-            _ => throw new ArgumentException($"role \"{entry.Role}\": user, worker, monitor or admin is expected"),
-        };
-    }
+    /// <inheritdoc cref="AccessEntry.ReadList"/>
+    public static Access Load(string path) =>
+        new(AccessEntry.ReadList(path).Select(CallerOf).ToDictionary(caller => caller.Token!, StringComparer.Ordinal));
 
     /// <summary>Lets a request through to its endpoint when the endpoint's <see cref="Operation"/> says so; without one, the admin's only. What is not there is not there for anybody.</summary>
     public void Guard(IApplicationBuilder app) => app.Use(async (context, next) =>
@@ -122,6 +99,18 @@ public sealed class Access
 
     /// <param name="sha256">Of the token.</param>
     public Caller? Find(string sha256) => _callers.GetValueOrDefault(sha256);
+
+    private static Caller CallerOf(AccessEntry entry)
+    {
+        string sha256 = entry.Sha256.ToLowerInvariant();
+        return entry.Role switch
+        {
+            "admin" => new Caller(Role.Admin, null, sha256),
+            "worker" => new Caller(Role.Worker, null, sha256),
+            "monitor" => new Caller(Role.Monitor, null, sha256),
+            _ => new Caller(Role.User, entry.Project, sha256),
+        };
+    }
 
     private async Task<Caller?> WhoAsync(HttpContext context)
     {

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.Logging;
@@ -28,7 +29,7 @@ internal static partial class ApiErrors
             {
                 ApiException refused => (refused.Status, refused.Message),
                 ConfigException config => (StatusCodes.Status400BadRequest, config.Message),
-                JsonException json => (StatusCodes.Status400BadRequest, $"the body is not what is expected here: {json.Message}"),
+                JsonException json => (StatusCodes.Status400BadRequest, $"the body is not what is expected here: {InWords(json)}"),
                 BadHttpRequestException bad => (bad.StatusCode, bad.Message),
                 // A grain that moves from a coordinator that died, too.
                 TimeoutException or OrleansException => (StatusCodes.Status503ServiceUnavailable, "the coordinator is busy; try again"),
@@ -42,6 +43,32 @@ internal static partial class ApiErrors
             await context.Response.WriteAsJsonAsync(new ApiError { Error = text }, ContractsJson.Default.ApiError);
         }
     });
+
+    /// <summary>Without the names of our types, which mean nothing to a client.</summary>
+    private static string InWords(JsonException error)
+    {
+        string text = Converted().Replace(error.Message, match => match.Groups[1].Value switch
+        {
+            var type when type.Contains("Int32", StringComparison.Ordinal) || type.Contains("Int64", StringComparison.Ordinal) => "a whole number is expected",
+            var type when type.Contains("Double", StringComparison.Ordinal) => "a number is expected",
+            var type when type.Contains("Boolean", StringComparison.Ordinal) => "true or false is expected",
+            var type when type.Contains("Dictionary", StringComparison.Ordinal) => "an object is expected",
+            var type when type.Contains("List", StringComparison.Ordinal) || type.Contains("Array", StringComparison.Ordinal) || type.Contains("[]", StringComparison.Ordinal) => "a list is expected",
+            "System.String" => "text is expected",
+            _ => "a value of another kind is expected",
+        });
+        text = Missing().Replace(text, "keys are missing: ");
+        return Unknown().Replace(text, "there is no key $1 here");
+    }
+
+    [GeneratedRegex(@"The JSON value could not be converted to (.+?)(?=\. Path:|\.?\z)")]
+    private static partial Regex Converted();
+
+    [GeneratedRegex(@"JSON deserialization for type '[^']*' was missing required properties including: ")]
+    private static partial Regex Missing();
+
+    [GeneratedRegex(@"The JSON property ('[^']*') could not be mapped to any \.NET member contained in type '[^']*'")]
+    private static partial Regex Unknown();
 
     [LoggerMessage(Level = LogLevel.Error, Message = "{Method} {Path} failed")]
     private static partial void LogFailed(ILogger log, string method, PathString path, Exception error);

@@ -4,6 +4,7 @@ using System.Net;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
+using Microsoft.Data.Sqlite;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
@@ -20,6 +21,9 @@ public sealed class CoordinatorHost : IAsyncDisposable
 {
     private const long MaxBody = 2 << 20;
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+
+    /// <summary>SQLITE_CORRUPT and SQLITE_NOTADB.</summary>
+    private const int Corrupt = 11, NoDatabase = 26;
 
     private static readonly TimeSpan s_readyTakes = TimeSpan.FromSeconds(5);
 
@@ -39,11 +43,13 @@ public sealed class CoordinatorHost : IAsyncDisposable
 
     /// <summary>Starts to answer on the socket.</summary>
     /// <exception cref="CoordinatorRunningException">Another process serves this home.</exception>
-    /// <exception cref="ConfigException">The cluster cannot be joined, or the engine of this build has none.</exception>
+    /// <exception cref="ConfigException">
+    /// Nothing can be written in the home, its database cannot be used, the cluster cannot be joined, or the engine of this build has none.
+    /// </exception>
     public static async Task<CoordinatorHost> StartAsync(TrainerHome home, CoordinatorOptions options,
         CoordinatorEndpoints? endpoints = null, CoordinatorCluster? cluster = null, CancellationToken cancellationToken = default)
     {
-        Directory.CreateDirectory(home.Directory, OwnerOnly | UnixFileMode.UserExecute);
+        home.Create();
         FileStream held = TakeLock(home);
         try
         {
@@ -58,7 +64,12 @@ public sealed class CoordinatorHost : IAsyncDisposable
         }
         catch (Exception error)
         {
+            File.Delete(home.Pid);
             await held.DisposeAsync();
+            if (error.GetBaseException() is SqliteException database)
+            {
+                throw new ConfigException(Describe(database, home));
+            }
             if (cluster is not null && error is DbException or OrleansException)
             {
                 throw new ConfigException($"the cluster cannot be joined: {error.Message.Split('\n')[0]}; its database must answer and hold Orleans' tables, "
@@ -179,6 +190,12 @@ public sealed class CoordinatorHost : IAsyncDisposable
         await context.RequestServices.GetRequiredService<IGrainFactory>().GetGrain<IPoolIndexGrain>(IPoolIndexGrain.Key).List().WaitAsync(s_readyTakes, context.RequestAborted);
         await context.Response.WriteAsync("ready", context.RequestAborted);
     }
+
+    private static string Describe(SqliteException error, TrainerHome home) => error.SqliteErrorCode is Corrupt or NoDatabase
+        ? $"{home.Database}: the coordinator's database is damaged ({error.Message.TrimEnd('.')}); move it away with its -wal and -shm files and start again. "
+            + $"The list of jobs, their history, quotas and queues are lost with it, and ranks that run are ended; checkpoints, metrics and models stay in {home.Jobs} "
+            + "and in the stores, and a job that is submitted again goes on from them with checkpoint.resume_from"
+        : $"{home.Database}: the coordinator's database cannot be used ({error.Message.TrimEnd('.')}); it and its folder must be yours to write, on a disk with room";
 
     private static FileStream TakeLock(TrainerHome home)
     {

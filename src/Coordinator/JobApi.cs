@@ -13,6 +13,8 @@ namespace Trainer.Coordinator;
 /// <summary>HTTP/JSON in front of the grains.</summary>
 internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplicationLifetime lifetime)
 {
+    private const int MaxKey = 200;
+
     public static string Version { get; } = typeof(JobApi).Assembly.GetName().Version!.ToString(3);
 
     public void Map(IEndpointRouteBuilder routes)
@@ -49,8 +51,12 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
     private async Task SubmitAsync(HttpContext context)
     {
         SubmitRequest request = await Http.ReadAsync(context, ContractsJson.Default.SubmitRequest);
+        if (request.IdempotencyKey is { } given && (given.Length is 0 or > MaxKey || given.Any(letter => letter is < ' ' or > '~')))
+        {
+            throw new ApiException(StatusCodes.Status400BadRequest, $"an idempotency key has 1 to {MaxKey} printable ASCII characters");
+        }
         // JSON is YAML: the rules of job files hold for whatever a client sends.
-        JobConfig config = JobConfigFile.Parse(JobConfigJson.Write(request.Config), "/config.json");
+        JobConfig config = JobConfigFile.Receive(request.Config);
         string project = Access.Of(context).Project ?? "default";
         (Activity? span, string trace) = JobTelemetry.Submitting(context.Request.Headers.TraceParent, context.Request.Headers.TraceState);
         using Activity? submitting = span;
@@ -66,7 +72,7 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
             Ranks = config.Resources.Ranks,
             TraceParent = trace,
         };
-        JobRecord? job = request.IdempotencyKey is { Length: > 0 } key
+        JobRecord? job = request.IdempotencyKey is { } key
             ? await grains.GetGrain<ISubmissionGrain>($"{project}/{key}").Submit(spec)
             : await Grain(spec.Id).Submit(spec);
         if (job is null)

@@ -16,7 +16,7 @@ internal static class CommandLine
         {
             foreach (ParseError error in command.Errors)
             {
-                await Console.Error.WriteLineAsync(error.Message);
+                await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
             }
             await Console.Error.WriteLineAsync($"See \"trainer {(command.CommandResult.Command == root ? "" : command.CommandResult.Command.Name + " ")}--help\".");
             return ExitCode.Usage;
@@ -34,18 +34,18 @@ internal static class CommandLine
         {
             foreach (string problem in error.Problems)
             {
-                await Console.Error.WriteLineAsync(problem);
+                await Console.Error.WriteLineAsync(PlainText.Lines(problem));
             }
             return ExitCode.Usage;
         }
         catch (JobInputException error)
         {
-            await Console.Error.WriteLineAsync(error.Message);
+            await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
             return ExitCode.Usage;
         }
         catch (CoordinatorException error)
         {
-            await Console.Error.WriteLineAsync(error.Message);
+            await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
             return error.Status switch
             {
                 HttpStatusCode.NotFound => ExitCode.NotFound,
@@ -59,7 +59,7 @@ internal static class CommandLine
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
-            await Console.Error.WriteLineAsync(error.Message);
+            await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
             return ExitCode.Usage;
         }
     }

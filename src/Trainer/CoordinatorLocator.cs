@@ -59,7 +59,7 @@ internal sealed class CoordinatorLocator(TrainerHome home, string? address = nul
 
     private async Task<CoordinatorClient> StartAsync(CancellationToken cancellationToken)
     {
-        Directory.CreateDirectory(Home.Directory, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        Home.Create();
         using FileStream turn = await TakeTurnAsync(cancellationToken);
         if (await FindAsync(cancellationToken) is { } running)
         {
@@ -77,12 +77,20 @@ internal sealed class CoordinatorLocator(TrainerHome home, string? address = nul
             }
             if (!DetachedProcess.IsAlive(process))
             {
-                throw new CoordinatorException(null, $"the coordinator did not start; the end of {Home.Log}:{Environment.NewLine}"
-                    + string.Join(Environment.NewLine, File.ReadLines(Home.Log).TakeLast(5)));
+                throw new CoordinatorException(null, $"the coordinator did not start; its last words in {Home.Log}:{Environment.NewLine}"
+                    + string.Join(Environment.NewLine, LastWords()));
             }
             await Task.Delay(s_often, cancellationToken);
         }
         throw new CoordinatorException(null, $"the coordinator did not answer within {s_startTakes.TotalSeconds:0} s; its log is {Home.Log}");
+    }
+
+    /// <summary>What the coordinator wrote when it ended: after its log's last line, which begins with the time, and without its stack.</summary>
+    private string[] LastWords()
+    {
+        string[] lines = [.. File.ReadLines(Home.Log).Where(line => !line.StartsWith("   at ", StringComparison.Ordinal)).TakeLast(5)];
+        string[] words = [.. lines.AsEnumerable().Reverse().TakeWhile(line => line.Length == 0 || !char.IsAsciiDigit(line[0])).Reverse()];
+        return words.Length > 0 ? words : lines;
     }
 
     /// <summary>One starter at a time.</summary>

@@ -42,7 +42,7 @@ internal sealed class Curve(string name, IReadOnlyList<(long Step, double Value)
             yield return $"{label,LabelWidth} {Row(dots, row, columns, marks, paint)}";
         }
         string steps = $"step {last}";
-        yield return new string(' ', LabelWidth + 1) + $"{first}".PadRight(Math.Max(0, columns - steps.Length)) + steps;
+        yield return new string(' ', LabelWidth + 1) + (columns > steps.Length + $"{first}".Length ? $"{first}".PadRight(columns - steps.Length) + steps : $"{last}".PadLeft(columns));
 
         int Column(long step, int count) => last == first ? 0 : (int)Math.Round((double)(step - first) / (last - first) * (count - 1));
     }

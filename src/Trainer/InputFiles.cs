@@ -2,7 +2,7 @@ using Trainer.Contracts;
 
 namespace Trainer.Cli;
 
-/// <summary>Tells which files of a job do not exist.</summary>
+/// <summary>Tells which files of a job do not exist or cannot be read to an end.</summary>
 internal static class InputFiles
 {
     public static IReadOnlyList<string> Check(JobConfig job)
@@ -29,11 +29,22 @@ internal static class InputFiles
 
         void Require(string key, string? path, string what, Func<string, bool> isThere, Func<string, bool> isOther, string other)
         {
-            if (path is not null && !isThere(path))
+            if (path is not null && isThere(path))
+            {
+                if (!Directory.Exists(path) && IsEndless(path))
+                {
+                    problems.Add($"{key}: {path} is empty, a pipe or a device; give {what}, a regular file");
+                }
+            }
+            else if (path is not null)
             {
                 string wrong = isOther(path) ? $"is {other}" : "does not exist";
                 problems.Add($"{key}: {path} {wrong}; give {what}, relative to the job file or absolute");
             }
         }
     }
+
+    /// <summary>Only regular files have a length.</summary>
+    private static bool IsEndless(string path) =>
+        (File.ResolveLinkTarget(path, returnFinalTarget: true) ?? new FileInfo(path)) is not FileInfo { Exists: true, Length: > 0 };
 }

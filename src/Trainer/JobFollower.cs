@@ -66,7 +66,7 @@ internal sealed class JobFollower(CoordinatorLocator locator, JobId id, TextWrit
         ShowHistory(job);
         if (job.Status is JobStatus.Queued && job.Reason is not null && job.Reason != _reason)
         {
-            await output.WriteLineAsync($"{job.Id}: {job.Reason}");
+            await output.WriteLineAsync($"{job.Id}: {PlainText.OneLine(job.Reason)}");
         }
         _reason = job.Reason;
         await output.FlushAsync(cancellationToken);
@@ -76,7 +76,7 @@ internal sealed class JobFollower(CoordinatorLocator locator, JobId id, TextWrit
     {
         foreach (HistoryEntry entry in job.History.Where(entry => entry.Sequence > _seen))
         {
-            output.WriteLine($"{job.Id}: {entry.Text}");
+            output.WriteLine($"{job.Id}: {PlainText.OneLine(entry.Text)}");
             _seen = entry.Sequence;
         }
     }

@@ -146,6 +146,51 @@ public sealed class JobConfigFileTests
     };
 
     [Theory]
+    [InlineData("output: {path: \"/tmp/x\\0y\"}", "bad.yaml:7:16 output.path: \"/tmp/x\uFFFDy\" holds a control character; no path here may")]
+    [InlineData("checkpoint: {store: \"azblob://runs/a\\0b\"}", "bad.yaml:7:21 checkpoint.store: \"azblob://runs/a\uFFFDb\" holds a control character; no path here may")]
+    [InlineData("checkpoint: {resume_from: \"\\e[2J\"}", "bad.yaml:7:27 checkpoint.resume_from: \"\uFFFD[2J\" holds a control character; no path here may")]
+    public void A_path_with_a_control_character_is_refused(string line, string problem)
+    {
+        ConfigException error = Assert.Throws<ConfigException>(() => JobConfigFile.Parse($"{Least}\n{line}", "bad.yaml"));
+
+        Assert.Equal([problem], error.Problems);
+    }
+
+    [Fact]
+    public void What_is_too_long_is_told_without_all_of_it()
+    {
+        string much = new('x', 900_000);
+        foreach (string line in (string[])[$"seed: {much}", $"{much}: 1", $"optimizer: {{schedule: {much}}}", $"output: {{path: /{much}}}", $"resources: {{pool: {much}}}"])
+        {
+            ConfigException error = Assert.Throws<ConfigException>(() => JobConfigFile.Parse($"{Least}\n{line}", "bad.yaml"));
+            Assert.InRange(Assert.Single(error.Problems).Length, 40, 400);
+        }
+    }
+
+    [Fact]
+    public void Values_nested_without_end_are_refused_at_once()
+    {
+        foreach (string brackets in (string[])[new('[', 20_000), string.Concat(Enumerable.Repeat("{a: ", 20_000)), string.Concat(Enumerable.Repeat("- ", 20_000))])
+        {
+            ConfigException error = Assert.Throws<ConfigException>(() => JobConfigFile.Parse($"name:\n  {brackets}", "bad.yaml"));
+            Assert.Contains("nested more than 64 deep", Assert.Single(error.Problems), StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public void What_a_client_sends_has_absolute_paths()
+    {
+        JobConfig job = JobConfigFile.Parse(Least, "/jobs/full.yaml");
+        Assert.Equal(JobConfigJson.Write(job), JobConfigJson.Write(JobConfigFile.Receive(job)));
+        foreach (string path in (string[])["x", "../x", "~/x", "C:\\x"])
+        {
+            ConfigException error = Assert.Throws<ConfigException>(() => JobConfigFile.Receive(job with { Checkpoint = new CheckpointConfig { Store = path } }));
+            Assert.Contains("checkpoint.store", Assert.Single(error.Problems), StringComparison.Ordinal);
+            Assert.EndsWith("give an absolute path", error.Message, StringComparison.Ordinal);
+        }
+    }
+
+    [Theory]
     [MemberData(nameof(BadFiles))]
     public void Every_problem_is_told_with_place_and_cure(string text, string[] problems)
     {

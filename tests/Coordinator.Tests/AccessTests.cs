@@ -155,6 +155,9 @@ public sealed class AccessTests : IAsyncLifetime
     [InlineData("[{\"sha256\": \"00\", \"role\": \"king\"}]", "role \"king\"")]
     [InlineData("[{\"sha256\": \"00\", \"role\": \"user\"}]", "needs a project")]
     [InlineData("{", "not a list of tokens")]
+    [InlineData("[null]", "entry 1: null is no token")]
+    [InlineData("[{\"sha256\": \"zz\", \"role\": \"admin\"}]", "entry 1: sha256 is not the 64 hexadecimal digits")]
+    [InlineData("[{\"sha256\": null, \"role\": \"admin\"}]", "not a list of tokens")]
     public void A_wrong_list_of_tokens_is_named(string json, string expected)
     {
         string path = Path.Combine(Open.Home.Root, "wrong.json");

@@ -192,6 +192,104 @@ public sealed class CommandLineTests : IAsyncLifetime
         Assert.Contains("too long for a Unix socket", error, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public async Task A_damaged_database_is_told_with_its_cure()
+    {
+        Directory.CreateDirectory(_home.Home.Directory);
+        byte[] noise = new byte[20_000];
+        new Random(1).NextBytes(noise);
+        await File.WriteAllBytesAsync(_home.Home.Database, noise);
+        (int code, _, string error) = await RunAsync("serve", "--no-worker");
+        Assert.Equal(2, code);
+        string said = error.Split('\n', StringSplitOptions.RemoveEmptyEntries)[^1];
+        Assert.StartsWith($"{_home.Home.Database}: the coordinator's database is damaged (SQLite Error 26", said, StringComparison.Ordinal);
+        Assert.Contains("move it away", said, StringComparison.Ordinal);
+        Assert.False(File.Exists(_home.Home.Pid));
+
+        (code, _, error) = await RunAsync("list");
+        Assert.Equal(4, code);
+        Assert.EndsWith($"its last words in {_home.Home.Log}:\n{said}\n", error, StringComparison.Ordinal);
+
+        File.Delete(_home.Home.Database);
+        Assert.Equal(0, (await RunAsync("list")).Code);
+    }
+
+    [Fact]
+    public async Task A_home_that_cannot_be_written_is_told()
+    {
+        string file = Path.Combine(_home.Root, "file");
+        await File.WriteAllTextAsync(file, "");
+        foreach (string home in (string[])["/proc/home", file])
+        {
+            foreach (string[] verb in (string[][])[["submit", _home.JobFile], ["serve"]])
+            {
+                (int code, _, string error) = await RunInAsync(home, verb);
+                Assert.Equal(2, code);
+                Assert.StartsWith($"TRAINER_HOME {home}: nothing can be written there (", error, StringComparison.Ordinal);
+                Assert.EndsWith("set TRAINER_HOME to a folder of yours\n", error, StringComparison.Ordinal);
+            }
+        }
+    }
+
+    [Theory]
+    [InlineData("status", "")]
+    [InlineData("cancel", " ")]
+    [InlineData("logs", "..")]
+    public async Task A_name_that_is_none_is_a_wrong_command_line(string verb, string job)
+    {
+        (int code, _, string error) = await RunAsync(verb, job);
+        Assert.Equal(2, code);
+        Assert.Contains("names no job", error, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(_home.Home.Directory));
+    }
+
+    [Fact]
+    public async Task Tokens_made_at_once_are_all_kept()
+    {
+        string list = Path.Combine(_home.Root, "tokens.json");
+        await Task.WhenAll(Enumerable.Range(0, 8).Select(async i =>
+        {
+            (int code, _, string error) = await RunAsync("token", "--role", "user", "--project", $"p{i}", "--file", list);
+            Assert.True(code == 0, error);
+        }));
+        Assert.Equal(8, AccessEntry.ReadList(list).Select(entry => entry.Project).Distinct().Count());
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(list));
+    }
+
+    /// <summary>The text of a reason is another person's; a terminal must not obey it.</summary>
+    [Fact]
+    public async Task A_job_that_has_ended_is_told_plainly_and_nothing_is_asked_of_it()
+    {
+        Assert.Equal(0, (await RunAsync("submit", _home.JobFile)).Code);
+        JobId id = await FirstJobAsync();
+        await File.WriteAllTextAsync(_home.Home.Job(id).Metrics, "{\"step\":1,\"loss\":2}\n{\"step\":2,\"lo\n7\n{\"loss\":1}\n{\"step\":3,\"loss\":1,\"note\":\"\\u001b[2J\"}\n");
+        _home.Do(id, 1, RankOutcome.Failed, FailureClass.User, "\u001b]0;x\u0007 \u202Egone");
+        Assert.Equal(1, (await RunAsync("logs", "demo", "-f")).Code);
+
+        foreach (string[] verb in (string[][])[["status", "demo"], ["list"], ["events", "demo"], ["list", "-o", "json"], ["events", "demo", "-o", "json"], ["metrics", "demo", "-o", "csv"]])
+        {
+            (int code, string output, _) = await RunAsync(verb);
+            Assert.Equal(0, code);
+            Assert.DoesNotContain(output, letter => letter is '\u001b' or '\u0007' or '\u202E');
+        }
+        Assert.Contains("\uFFFD]0;x\uFFFD \uFFFDgone", (await RunAsync("status", "demo")).Output, StringComparison.Ordinal);
+
+        (int drawn, string curves, string skipped) = await RunAsync("metrics", "demo");
+        Assert.Equal((0, "3 lines of metrics.jsonl left out: no JSON of a step\n"), (drawn, skipped));
+        Assert.StartsWith("loss  2 -> 1", curves, StringComparison.Ordinal);
+
+        (int paused, _, string refusal) = await RunAsync("pause", "demo");
+        Assert.Equal((2, $"{id} has already ended (failed); nothing to pause\n"), (paused, refusal));
+        (int cancelled, string state, string remark) = await RunAsync("cancel", "demo");
+        Assert.Equal((0, $"{id} has already ended; nothing to cancel\n"), (cancelled, remark));
+        Assert.StartsWith($"{id}: failed", state, StringComparison.Ordinal);
+        foreach (string rank in (string[])["99", "-1"])
+        {
+            (int code, _, string error) = await RunAsync("logs", "demo", "--rank", rank);
+            Assert.Equal((2, $"--rank {rank}: {id} has rank 0 only\n"), (code, error));
+        }
+    }
+
     private async Task<JobId> FirstJobAsync()
     {
         JobId id = default;

@@ -106,6 +106,13 @@ public sealed class HostileClientTests : IAsyncLifetime
         { """{"config": {"name": "ok", "checkpoint": {"store": "gopher://x/y"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "store" },
         { """{"config": {"name": "ok", "resources": {"ranks": 1000000}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "ranks" },
         { """{"config": {"name": "ok", "seed": 1e400, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "the body is not what is expected here" },
+        { """{"config": {"name": "ok", "checkpoint": {"store": "/tmp/\u0000x"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "control character" },
+        { """{"config": {"name": "ok", "output": {"path": "out"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "give an absolute path" },
+        { """{"config": {"name": "ok", "training": {"steps": "x"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "a whole number is expected. Path: $.config.training.steps" },
+        { """{"config": {"name": "ok"}}""", "keys are missing: " },
+        { """{"config": {"name": "ok", "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}, "idempotency_key": ""}""", "1 to 200" },
+        { """{"config": {"name": "ok", "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}, "idempotency_key": "a\nb"}""", "1 to 200" },
+        { $$$"""{"config": {"name": "ok", "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}, "idempotency_key": "{{{new string('k', 201)}}}"}""", "1 to 200" },
         { "{\"config\": {\"name\": \"ok\\ud800\", \"model\": {\"config\": \"/m.json\"}, \"data\": {\"train\": []}}}", "" },
     };
 
@@ -117,6 +124,8 @@ public sealed class HostileClientTests : IAsyncLifetime
         string text = await response.Content.ReadAsStringAsync();
         Assert.True(response.StatusCode == HttpStatusCode.BadRequest, $"{response.StatusCode}: {text}");
         Assert.Contains(cause, text, StringComparison.Ordinal);
+        Assert.DoesNotContain("System.", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("Trainer.", text, StringComparison.Ordinal);
         using CoordinatorClient alpha = Open.Client("a");
         Assert.Empty((await alpha.ListAsync()).Jobs);
     }

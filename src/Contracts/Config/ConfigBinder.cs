@@ -151,7 +151,7 @@ internal sealed class ConfigBinder(List<string> problems)
         }
         if (scalar.Quoted)
         {
-            Fail(scalar.Origin, path, $"\"{scalar.Text}\" in quotes is text; give {Expected(type)}, without quotes");
+            Fail(scalar.Origin, path, $"{PlainText.Quote(scalar.Text)} in quotes is text; give {Expected(type)}, without quotes");
             return null;
         }
         if (type == typeof(bool))
@@ -178,7 +178,7 @@ internal sealed class ConfigBinder(List<string> problems)
             }
         }
         string cure = Spelling.Nearest(scalar.Text, values.Select(value => value.Text)) is { } near ? $"; did you mean {near}?" : "";
-        Fail(scalar.Origin, path, $"\"{scalar.Text}\" is not one of {string.Join(", ", values.Select(value => value.Text))}{cure}");
+        Fail(scalar.Origin, path, $"{PlainText.Quote(scalar.Text)} is not one of {string.Join(", ", values.Select(value => value.Text))}{cure}");
         return null;
     }
 
@@ -187,7 +187,7 @@ internal sealed class ConfigBinder(List<string> problems)
         string given = node switch
         {
             ConfigScalar { IsNull: true } => "nothing",
-            ConfigScalar scalar => $"\"{scalar.Text}\"",
+            ConfigScalar scalar => PlainText.Quote(scalar.Text),
             ConfigList => "a list",
             _ => "a mapping",
         };

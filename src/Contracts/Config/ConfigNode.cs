@@ -5,7 +5,7 @@ internal sealed record ConfigOrigin(string File, long Line, long Column, string?
 {
     /// <summary>The start of an error line: <c>file:line:col key</c>, or <c>--set key</c>.</summary>
     public string At(string key) => Option is null
-        ? key.Length == 0 ? $"{File}:{Line}:{Column}" : $"{File}:{Line}:{Column} {key}"
+        ? key.Length == 0 ? $"{File}:{Line}:{Column}" : $"{File}:{Line}:{Column} {PlainText.Cut(key)}"
         : $"--set {Option}";
 }
 

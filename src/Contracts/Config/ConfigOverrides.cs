@@ -23,7 +23,7 @@ internal static partial class ConfigOverrides
         string path = equals < 0 ? set : set[..equals];
         if (equals <= 0 || !Path().IsMatch(path))
         {
-            return $"--set {set}: not of the form key=value, such as --set optimizer.learning_rate=2e-5 or --set data.train[0].limit=100";
+            return $"--set {PlainText.Cut(set)}: not of the form key=value, such as --set optimizer.learning_rate=2e-5 or --set data.train[0].limit=100";
         }
         ConfigNode value;
         try

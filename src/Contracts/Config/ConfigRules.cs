@@ -8,10 +8,14 @@ internal static partial class ConfigRules
     /// <summary>Of one step, over all ranks.</summary>
     private const int MaxMicroBatches = 1 << 20;
 
-    public static void Check(JobConfig job, ConfigBinder binder, List<string> problems)
+    /// <summary>Of Linux.</summary>
+    private const int MaxPath = 4096;
+
+    /// <param name="absolute">There is no folder that a relative path could mean.</param>
+    public static void Check(JobConfig job, ConfigBinder binder, List<string> problems, bool absolute)
     {
         Rule("name", job.Name is null || Name().IsMatch(job.Name),
-            $"\"{job.Name}\" is no job name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit");
+            $"{PlainText.Quote(job.Name)} is no job name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit");
         if (job.Model is { } model)
         {
             Rule("model", model.Path is not null || model.Config is not null,
@@ -50,8 +54,15 @@ internal static partial class ConfigRules
             $"{job.Resources.Ranks} ranks of {job.Training.GradientAccumulation} micro-batches make a step of more than {MaxMicroBatches}; lower training.gradient_accumulation",
             "training.gradient_accumulation");
         Rule("resources.pool", job.Resources.Pool is null || Name().IsMatch(job.Resources.Pool),
-            $"\"{job.Resources.Pool}\" is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit");
+            $"{PlainText.Quote(job.Resources.Pool)} is no pool name; use 1 to 63 lower-case letters, digits, '-', '.', '_', starting with a letter or digit");
         Rule("output.path", job.Output.Path is null || job.Output.Path.Trim().Length > 0, "the text is empty; give a directory, or remove the key");
+        foreach ((string key, string path) in Paths(job))
+        {
+            Rule(key, !path.Any(char.IsControl), $"{PlainText.Quote(path)} holds a control character; no path here may");
+            Rule(key, path.Length <= MaxPath, $"a path of {path.Length} characters is too long; {MaxPath} are allowed");
+            Rule(key, !absolute || path.StartsWith('/') || path.Contains("://", StringComparison.Ordinal),
+                $"{PlainText.Quote(path)} is relative, but to no folder that is known here; give an absolute path");
+        }
 
         void Rule(string key, bool holds, string problem, params ReadOnlySpan<string> others)
         {
@@ -60,6 +71,19 @@ internal static partial class ConfigRules
                 problems.Add($"{Place(binder, key).At(key)}: {problem}");
             }
         }
+    }
+
+    /// <summary>Every path or URI with its key; empty ones have a rule of their own.</summary>
+    private static IEnumerable<(string Key, string Path)> Paths(JobConfig job)
+    {
+        IEnumerable<(string Key, string? Path)> all = [
+            ("model.path", job.Model?.Path), ("model.config", job.Model?.Config), ("model.tokenizer", job.Model?.Tokenizer),
+            .. Sets("train", job.Data?.Train), .. Sets("eval", job.Data?.Eval),
+            ("checkpoint.store", job.Checkpoint.Store), ("checkpoint.resume_from", job.Checkpoint.ResumeFrom), ("output.path", job.Output.Path)];
+        return all.Where(entry => !string.IsNullOrWhiteSpace(entry.Path)).Select(entry => (entry.Key, entry.Path!));
+
+        static IEnumerable<(string Key, string? Path)> Sets(string list, IReadOnlyList<DatasetConfig>? sets) =>
+            (sets ?? []).Select((set, index) => ($"data.{list}[{index}].path", (string?)set.Path));
     }
 
     private delegate void RuleCheck(string key, bool holds, string problem, params ReadOnlySpan<string> others);
@@ -98,7 +122,7 @@ internal static partial class ConfigRules
         store is null || (store.Contains("://", StringComparison.Ordinal) ? Blob().IsMatch(store) : store.Trim().Length > 0);
 
     private static string StoreCure(string? store) =>
-        $"\"{store}\" is no store; give a directory, or azblob://CONTAINER/PREFIX (a container has 3 to 63 lower-case letters, digits and '-')";
+        $"{PlainText.Quote(store)} is no store; give a directory, or azblob://CONTAINER/PREFIX (a container has 3 to 63 lower-case letters, digits and '-')";
 
     /// <summary>The value itself, or the nearest thing above it that was written.</summary>
     public static ConfigOrigin Place(ConfigBinder binder, string key)

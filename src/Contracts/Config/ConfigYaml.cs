@@ -9,8 +9,12 @@ namespace Trainer.Contracts;
 /// </summary>
 internal sealed class ConfigYaml(string file, List<string> problems)
 {
+    /// <summary>As of JSON here; a job needs 5.</summary>
+    private const int MaxDepth = 64;
+
     private readonly string _file = file;
     private readonly List<string> _problems = problems;
+    private int _depth;
 
     /// <summary>The root mapping, or null after a problem that leaves nothing to go on with.</summary>
     public ConfigMap? ReadDocument(string text)
@@ -95,7 +99,7 @@ internal sealed class ConfigYaml(string file, List<string> problems)
         if (current is AnchorAlias alias)
         {
             parser.MoveNext();
-            Add(alias.Start, path, $"aliases (*{alias.Value}) are not supported; write the value out");
+            Add(alias.Start, path, $"aliases (*{PlainText.Cut(alias.Value.Value)}) are not supported; write the value out");
             return new ConfigScalar("", quoted: true, origin);
         }
         if (current is NodeEvent node && (!node.Anchor.IsEmpty || !node.Tag.IsEmpty))
@@ -106,9 +110,15 @@ internal sealed class ConfigYaml(string file, List<string> problems)
         {
             return new ConfigScalar(scalar.Value, scalar.Style is not ScalarStyle.Plain, origin);
         }
-        return parser.TryConsume<SequenceStart>(out _)
+        if (++_depth > MaxDepth)
+        {
+            throw new YamlException(current.Start, current.End, $"values are nested more than {MaxDepth} deep");
+        }
+        ConfigNode read = parser.TryConsume<SequenceStart>(out _)
             ? ReadList(parser, path, new ConfigList(origin), option)
             : ReadMap(parser, path, new ConfigMap(origin), option);
+        _depth--;
+        return read;
     }
 
     private ConfigList ReadList(Parser parser, string path, ConfigList list, string? option)

@@ -7,6 +7,9 @@ namespace Trainer.Contracts;
 /// <summary>How names of the code are spelt in YAML and JSON: snake_case, unless the member says otherwise.</summary>
 public static class Spelling
 {
+    /// <summary>No name is so long; the effort of a comparison grows with the length.</summary>
+    private const int Longest = 200;
+
     public static string Key(string member) => JsonNamingPolicy.SnakeCaseLower.ConvertName(member);
 
     public static string Of<T>(T value) where T : struct, Enum => OfMember(typeof(T), value.ToString());
@@ -17,6 +20,10 @@ public static class Spelling
     /// <summary>The candidate that a person most likely meant, or null when none is near.</summary>
     public static string? Nearest(string given, IEnumerable<string> candidates)
     {
+        if (given.Length > Longest)
+        {
+            return null;
+        }
         (string Text, int Distance) best = candidates
             .Select(candidate => (candidate, Distance(Flat(given), Flat(candidate))))
             .DefaultIfEmpty(("", int.MaxValue))

@@ -13,7 +13,17 @@ internal static class Cancel
         command.SetAction(async (options, cancellationToken) =>
         {
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
-            Shared.Print(await client.CancelAsync(options.GetRequiredValue(id), cancellationToken), options.GetValue(format));
+            JobView job = await client.GetAsync(options.GetRequiredValue(id), cancellationToken);
+            if (job.Status.IsTerminal())
+            {
+                // What was wanted is so.
+                await Console.Error.WriteLineAsync($"{job.Id} has already ended; nothing to cancel");
+            }
+            else
+            {
+                job = await client.CancelAsync(job.Id.Value, cancellationToken);
+            }
+            Shared.Print(job, options.GetValue(format));
             return ExitCode.Succeeded;
         });
         return command;

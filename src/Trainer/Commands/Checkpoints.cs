@@ -120,7 +120,7 @@ internal static class Checkpoints
             return;
         }
         bool good = finding.State is CheckpointState.Good;
-        Console.WriteLine(good ? $"step {finding.Step}: good" : finding.Message);
+        Console.WriteLine(good ? $"step {finding.Step}: good" : PlainText.Lines(finding.Message ?? ""));
         if (finding.State is CheckpointState.Incomplete)
         {
             // Nothing was promised of it.
@@ -147,7 +147,7 @@ internal static class Checkpoints
                 (entry.EvalLoss?.ToString("0.0000", CultureInfo.InvariantCulture) ?? "") + (entry.Best ? " best" : ""),
                 entry.Status is CheckpointStatus.Committed ? entry.VerifiedAt is null ? "committed" : "verified" : Spelling.Of(entry.Status) + (entry.Reason is null ? "" : $": {entry.Reason}"),
             ];
-            table.AddRow(cells.Select(cell => new Text(cell)));
+            table.AddRow(cells.Select(cell => new Text(PlainText.OneLine(cell))));
         }
         if (Console.IsOutputRedirected)
         {
@@ -155,7 +155,7 @@ internal static class Checkpoints
             AnsiConsole.Profile.Width = 1000;
         }
         AnsiConsole.Write(table);
-        Console.WriteLine($"in {store}");
+        Console.WriteLine($"in {PlainText.OneLine(store ?? "")}");
     }
 
     private static string Size(long bytes) => bytes switch

@@ -31,7 +31,7 @@ internal static class Events
                 {
                     Console.WriteLine(options.GetValue(format) == "json"
                         ? JsonSerializer.Serialize(entry, ContractsJson.OneLine.HistoryEntry)
-                        : $"{entry.At.UtcDateTime:yyyy-MM-dd HH:mm:ss.fff}Z {entry.Text}");
+                        : $"{entry.At.UtcDateTime:yyyy-MM-dd HH:mm:ss.fff}Z {PlainText.OneLine(entry.Text)}");
                 }
                 if (!options.GetValue(follow) || list.Status.IsTerminal())
                 {

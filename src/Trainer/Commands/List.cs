@@ -55,7 +55,7 @@ internal static class List
                 job.SubmittedAt.ToLocalTime().ToString("yyyy-MM-dd HH:mm", CultureInfo.InvariantCulture),
                 job.Reason ?? "",
             ];
-            table.AddRow(cells.Select(cell => new Text(cell)));
+            table.AddRow(cells.Select(cell => new Text(PlainText.OneLine(cell))));
         }
         if (Console.IsOutputRedirected)
         {

@@ -22,6 +22,10 @@ internal static class Logs
             try
             {
                 JobView job = await client.GetAsync(options.GetRequiredValue(id), cancellationToken);
+                if (options.GetValue(rank) is var asked && (asked < 0 || asked >= job.Ranks))
+                {
+                    throw new ConfigException($"--rank {asked}: {job.Id} has {(job.Ranks == 1 ? "rank 0 only" : $"ranks 0 to {job.Ranks - 1}")}");
+                }
                 int shown = 0;
                 LogTail? tail = null;
                 while (true)

@@ -39,17 +39,24 @@ internal static class Metrics
                 steps = new Steps(await written.NewLinesAsync(client, atEnd: false, cancellationToken),
                     options.GetValue(tail) ?? (shape is "table" or "json" ? 20 : 0), options.GetValue(keys)?.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries));
             }
+            int outcome = ExitCode.Succeeded;
             if (options.GetValue(follow))
             {
-                return await FollowAsync(locator, job.Id, steps, shape, cancellationToken);
+                outcome = await FollowAsync(locator, job.Id, steps, shape, cancellationToken);
             }
-            if (steps.Rows.Count == 0 && shape is "text" or "table")
+            else if (steps.Rows.Count == 0 && shape is "text" or "table")
             {
                 Console.WriteLine($"{job.Id} has no metrics yet");
-                return ExitCode.Succeeded;
             }
-            Print(steps, shape);
-            return ExitCode.Succeeded;
+            else
+            {
+                Print(steps, shape);
+            }
+            if (steps.Malformed > 0)
+            {
+                await Console.Error.WriteLineAsync($"{steps.Malformed} {(steps.Malformed == 1 ? "line" : "lines")} of metrics.jsonl left out: no JSON of a step");
+            }
+            return outcome;
         });
         return command;
     }
@@ -94,8 +101,10 @@ internal static class Metrics
                     using CoordinatorClient client = await locator.ConnectAsync(cancellationToken);
                     await foreach (string line in client.MetricsAsync(id.Value, steps.Last, cancellationToken))
                     {
-                        steps.Add(line);
-                        changed?.Invoke();
+                        if (steps.Add(line))
+                        {
+                            changed?.Invoke();
+                        }
                     }
                     if ((await client.GetAsync(id.Value, cancellationToken)).Status.IsTerminal())
                     {
@@ -125,7 +134,7 @@ internal static class Metrics
             default:
                 if (shape == "csv")
                 {
-                    Console.WriteLine(string.Join(',', steps.Columns));
+                    Console.WriteLine(PlainText.OneLine(string.Join(',', steps.Columns)));
                 }
                 foreach (JsonElement row in steps.Rows)
                 {
@@ -137,20 +146,20 @@ internal static class Metrics
 
     private static void PrintRow(Steps steps, JsonElement row, string shape) => Console.WriteLine(shape == "csv"
         ? string.Join(',', steps.Columns.Select(column => Steps.Cell(row, column)))
-        : steps.Json(row));
+        : PlainText.OneLine(steps.Json(row)));
 
     /// <summary>As markup, as wide as the terminal is now.</summary>
     private static string Curves(Steps steps)
     {
         bool piped = Console.IsOutputRedirected;
         string[] keys = steps.Keys ?? [.. s_usual.Where(key => steps.Rows.Any(row => row.TryGetProperty(key, out _)))];
-        int width = piped ? PipedWidth : Math.Max(30, AnsiConsole.Profile.Width - 1);
+        int width = piped ? PipedWidth : AnsiConsole.Profile.Width - 1;
         int height = piped ? PipedHeight : Math.Clamp((AnsiConsole.Profile.Height - 2) / Math.Max(1, keys.Length) - 3, 3, 16);
         long[] restarts = steps.Restarts();
         var text = new StringBuilder();
         foreach (string key in keys)
         {
-            foreach (string line in new Curve(key, steps.Values(key), restarts).Lines(width, height, Paint))
+            foreach (string line in new Curve(Markup.Escape(PlainText.OneLine(key)), steps.Values(key), restarts).Lines(width, height, Paint))
             {
                 text.Append(line).Append('\n');
             }
@@ -167,7 +176,7 @@ internal static class Metrics
     private static Table Table(Steps steps)
     {
         var table = new Table { Border = TableBorder.None };
-        table.AddColumns(steps.Columns);
+        table.AddColumns(steps.Columns.Select(column => Markup.Escape(PlainText.OneLine(column))).ToArray());
         foreach (JsonElement row in steps.Rows)
         {
             table.AddRow(steps.Columns.Select(column => new Text(Steps.Cell(row, column))));
@@ -207,15 +216,24 @@ internal static class Metrics
             ? [.. Rows.SelectMany(row => row.EnumerateObject().Select(cell => cell.Name)).Distinct()]
             : [.. Keys.Prepend("step").Distinct()];
 
-        public void Add(string line)
+        /// <summary>Lines that are no steps, such as one that a full disk cut off.</summary>
+        public int Malformed { get; private set; }
+
+        /// <returns>Whether the line is a step.</returns>
+        public bool Add(string line)
         {
-            JsonElement row = JsonElement.Parse(line);
+            if (Parse(line) is not { } row)
+            {
+                Malformed++;
+                return false;
+            }
             Rows.Add(row);
-            Last = row.GetProperty("step").GetInt64();
+            Last = Step(row);
             if (_most > 0 && Rows.Count > _most)
             {
                 Rows.RemoveAt(0);
             }
+            return true;
         }
 
         public IReadOnlyList<(long Step, double Value)> Values(string key) => [.. Rows.Where(row => row.TryGetProperty(key, out _)).Select(row => (Step(row), Number(row, key)))];
@@ -229,8 +247,22 @@ internal static class Metrics
         /// <summary>As CSV; numbers as they are written.</summary>
         public static string Cell(JsonElement row, string column)
         {
-            string text = row.TryGetProperty(column, out JsonElement cell) ? cell.ToString() : "";
+            string text = row.TryGetProperty(column, out JsonElement cell) ? PlainText.OneLine(cell.ToString()) : "";
             return text.AsSpan().IndexOfAny(",\"\r\n") < 0 ? text : $"\"{text.Replace("\"", "\"\"", StringComparison.Ordinal)}\"";
+        }
+
+        private static JsonElement? Parse(string line)
+        {
+            try
+            {
+                JsonElement row = JsonElement.Parse(line);
+                return row.ValueKind is JsonValueKind.Object && row.TryGetProperty("step", out JsonElement step)
+                    && step.ValueKind is JsonValueKind.Number && step.TryGetInt64(out _) ? row : null;
+            }
+            catch (JsonException)
+            {
+                return null;
+            }
         }
 
         private static long Step(JsonElement row) => row.GetProperty("step").GetInt64();

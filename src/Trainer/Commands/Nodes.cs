@@ -38,7 +38,7 @@ internal static class Nodes
                 {
                     new(node.Node), new(node.Pool), new(node.State), new(node.Slots.ToString(CultureInfo.InvariantCulture)), new(Spelling.Of(node.Kind)),
                     new(string.Join(' ', node.Ranks.Select(rank => $"{rank.Job}/{rank.Rank}"))),
-                    new(string.Create(CultureInfo.InvariantCulture, $"{node.SilentSeconds:0} s ago")), new(node.Strikes.ToString(CultureInfo.InvariantCulture)), new(node.LastStrike ?? ""),
+                    new(string.Create(CultureInfo.InvariantCulture, $"{node.SilentSeconds:0} s ago")), new(node.Strikes.ToString(CultureInfo.InvariantCulture)), new(PlainText.OneLine(node.LastStrike ?? "")),
                 });
             }
             AnsiConsole.Write(table);
@@ -50,6 +50,13 @@ internal static class Nodes
     private static Command Drain(string verb, string description, bool drain)
     {
         var node = new Argument<string>("NODE") { Description = "Its name, as \"trainer nodes list\" shows it." };
+        node.Validators.Add(result =>
+        {
+            if (result.Tokens is [{ Value: var given }] && !JobId.TryParse(given, out _))
+            {
+                result.AddError($"NODE {PlainText.Quote(given)} names no node; see \"trainer nodes list\"");
+            }
+        });
         var command = new Command(verb, description) { node };
         command.SetAction(async (options, cancellationToken) =>
         {

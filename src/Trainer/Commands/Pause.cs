@@ -13,6 +13,7 @@ internal static class Pause
         command.SetAction(async (options, cancellationToken) =>
         {
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
+            await Shared.NotEndedAsync(client, options.GetRequiredValue(id), "pause", cancellationToken);
             Shared.Print(await client.PauseAsync(options.GetRequiredValue(id), cancellationToken), options.GetValue(format));
             return ExitCode.Succeeded;
         });

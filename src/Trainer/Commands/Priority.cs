@@ -14,6 +14,7 @@ internal static class Priority
         command.SetAction(async (options, cancellationToken) =>
         {
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
+            await Shared.NotEndedAsync(client, options.GetRequiredValue(id), "give another priority", cancellationToken);
             Shared.Print(await client.SetPriorityAsync(options.GetRequiredValue(id), options.GetValue(value), cancellationToken), options.GetValue(format));
             return ExitCode.Succeeded;
         });

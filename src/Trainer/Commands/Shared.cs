@@ -12,6 +12,14 @@ internal static partial class Shared
     {
         var job = new Argument<string>("JOB") { Description = "A job id, a unique job name, or the beginning of an id." };
         job.CompletionSources.Add(_ => JobIds());
+        // Such as an unset "$JOB"; the others would lead out of the jobs' place in the API.
+        job.Validators.Add(result =>
+        {
+            if (result.Tokens is [{ Value: var given }] && (string.IsNullOrWhiteSpace(given) || given is "." or ".."))
+            {
+                result.AddError($"JOB {PlainText.Quote(given)} names no job; see \"trainer list\"");
+            }
+        });
         return job;
     }
 
@@ -85,6 +93,17 @@ internal static partial class Shared
         }
     }
 
+    /// <summary>Looks at a job before it is asked for what only jobs do that go on.</summary>
+    /// <exception cref="ConfigException">It has ended.</exception>
+    public static async Task NotEndedAsync(CoordinatorClient client, string job, string verb, CancellationToken cancellationToken)
+    {
+        JobView view = await client.GetAsync(job, cancellationToken);
+        if (view.Status.IsTerminal())
+        {
+            throw new ConfigException($"{view.Id} has already ended ({Spelling.Of(view.Status)}); nothing to {verb}");
+        }
+    }
+
     public static void PrintJson(JobView job) => Console.WriteLine(JsonSerializer.Serialize(job, ContractsJson.Default.JobView));
 
     /// <summary>For a shell that completes a word: of a coordinator that answers at once, else none.</summary>
@@ -110,5 +129,5 @@ internal static partial class Shared
 
     /// <summary>One line: what the job does now.</summary>
     public static void PrintLine(JobView job) =>
-        Console.WriteLine($"{job.Id}: {Spelling.Of(job.Status)}{(job.Reason is null || job.Reason == Spelling.Of(job.Status) ? "" : $" ({job.Reason})")}");
+        Console.WriteLine($"{job.Id}: {Spelling.Of(job.Status)}{(job.Reason is null || job.Reason == Spelling.Of(job.Status) ? "" : $" ({PlainText.OneLine(job.Reason)})")}");
 }

@@ -46,7 +46,7 @@ internal static class Status
         {
             if (text.Length > 0)
             {
-                Console.WriteLine($"  {label,-11}{text}");
+                Console.WriteLine($"  {label,-11}{PlainText.OneLine(text)}");
             }
         }
     }

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Diagnostics;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -9,6 +10,9 @@ namespace Trainer.Cli.Commands;
 /// <summary><c>trainer token --role user --project P --file tokens.json</c>: makes a token for "trainer serve --tokens".</summary>
 internal static class Token
 {
+    private static readonly TimeSpan s_often = TimeSpan.FromMilliseconds(20);
+    private static readonly TimeSpan s_turnTakes = TimeSpan.FromSeconds(20);
+
     public static Command Create()
     {
         var role = new Option<string>("--role") { Description = "user (jobs of one project), worker (an agent), monitor (reads /metrics) or admin.", Required = true };
@@ -28,7 +32,6 @@ internal static class Token
             {
                 throw new ConfigException($"--project {options.GetValue(project)}: lower-case letters, digits, '-', '.' and '_' are expected, as in the name of a job");
             }
-            AccessEntry[] entries = File.Exists(path) ? Read(path) : [];
             string token = "trn_" + Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32));
             var entry = new AccessEntry
             {
@@ -37,30 +40,47 @@ internal static class Token
                 Project = options.GetValue(project),
                 Note = options.GetValue(note),
             };
-            string next = path + ".next";
-            using (var stream = new FileStream(next, new FileStreamOptions
+            using (FileStream turn = TakeTurn(path))
             {
-                Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
-            }))
-            {
-                JsonSerializer.Serialize(stream, [.. entries, entry], ContractsJson.Default.AccessEntryArray);
+                Add(entry, path);
             }
-            File.Move(next, path, overwrite: true);
             Console.WriteLine(token);
             return ExitCode.Succeeded;
         });
         return command;
     }
 
-    private static AccessEntry[] Read(string path)
+    /// <summary>One writer at a time; whoever reads sees the list before or after.</summary>
+    private static void Add(AccessEntry entry, string path)
     {
-        try
+        AccessEntry[] entries = File.Exists(path) ? AccessEntry.ReadList(path) : [];
+        string next = $"{path}.{Environment.ProcessId}.next";
+        using (FileStream stream = OpenOwn(next, FileMode.Create))
         {
-            return JsonSerializer.Deserialize(File.ReadAllText(path), ContractsJson.Default.AccessEntryArray) ?? [];
+            JsonSerializer.Serialize(stream, [.. entries, entry], ContractsJson.Default.AccessEntryArray);
         }
-        catch (JsonException error)
+        File.Move(next, path, overwrite: true);
+    }
+
+    /// <summary>The lock stays: a file that is removed and made anew could be locked twice.</summary>
+    private static FileStream TakeTurn(string path)
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (true)
         {
-            throw new ConfigException($"{path}: not a list of tokens: {error.Message}");
+            try
+            {
+                return OpenOwn($"{path}.lock", FileMode.OpenOrCreate);
+            }
+            catch (IOException) when (File.Exists($"{path}.lock") && Stopwatch.GetElapsedTime(start) < s_turnTakes)
+            {
+                Thread.Sleep(s_often);
+            }
         }
     }
+
+    private static FileStream OpenOwn(string path, FileMode mode) => new(path, new FileStreamOptions
+    {
+        Mode = mode, Access = FileAccess.Write, Share = FileShare.None, UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+    });
 }

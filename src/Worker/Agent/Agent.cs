@@ -63,7 +63,7 @@ public sealed partial class Agent : IAsyncDisposable
     /// <exception cref="IOException">The home cannot be written.</exception>
     public static async Task<Agent> StartAsync(AgentOptions options, CancellationToken cancellationToken = default)
     {
-        Directory.CreateDirectory(options.Home.Directory, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        options.Home.Create();
         var agent = new Agent(options);
         try
         {
