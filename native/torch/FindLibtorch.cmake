@@ -65,7 +65,7 @@ if(libtorch_torch_cuda)
     target_link_libraries(libtorch INTERFACE -Wl,--no-as-needed ${libtorch_torch_cuda} -Wl,--as-needed ${libtorch_c10_cuda})
     if(TN_CUDA)
         # Headers only: libtorch brings the CUDA runtime that it was built with.
-        find_package(CUDAToolkit 12.0 REQUIRED)
+        find_package(CUDAToolkit 12.1 REQUIRED)
         target_include_directories(libtorch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
         set(LIBTORCH_HAS_CUDA 1)
     endif()

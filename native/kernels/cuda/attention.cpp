@@ -46,12 +46,8 @@ void backward_in_order(const tn_attention_backward_args& args, bool hopper, cuda
     float* delta = static_cast<float*>(args.scratch);
     const RowFloats row_floats{delta, 1, args.shape.q_tokens, 1};
     attention_delta(args, row_floats, nullptr, stream);
-    if (hopper) {
-        hopper_attention_backward_keys(args, row_floats, nullptr, stream);
-        hopper_attention_backward_queries(args, row_floats, stream);
-    } else {
-        portable_attention_backward(args, delta, stream);
-    }
+    if (hopper) hopper_attention_backward(args, row_floats, stream);
+    else portable_attention_backward(args, delta, stream);
 }
 
 // dq itself is written last: until then its rows hold delta, so that scratch is one float32 dq and nothing more.
@@ -59,7 +55,7 @@ void backward_in_any_order(const tn_attention_backward_args& args, bool hopper, 
     float* dq_NTH = static_cast<float*>(args.scratch);
     const RowFloats delta = delta_in_dq(args);
     attention_delta(args, delta, dq_NTH, stream);
-    if (hopper) hopper_attention_backward_keys(args, delta, dq_NTH, stream);
+    if (hopper) hopper_attention_backward_any_order(args, delta, dq_NTH, stream);
     else portable_attention_backward_any_order(args, delta, dq_NTH, shared_bytes, stream);
     attention_round_dq(args, dq_NTH, !hopper, stream);
 }

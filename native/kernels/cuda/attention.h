@@ -23,10 +23,10 @@ void portable_attention_backward_any_order(const tn_attention_backward_args& arg
 
 // sm_90a, head_dim 64 or 128.
 void hopper_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream);
-// dk and dv. Also adds up dq, in any order, in dq_NTH, which was cleared, unless it is null.
-void hopper_attention_backward_keys(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream);
-// dq.
-void hopper_attention_backward_queries(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream);
+// Deterministic.
+void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream);
+// The same, faster, but dq is added up in any order, in dq_NTH, which was cleared.
+void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream);
 
 // dq = scale * dq_NTH, rounded to its type; in_lane_order: as the portable kernel leaves it.
 void attention_round_dq(const tn_attention_backward_args& args, const float* dq_NTH, bool in_lane_order, cudaStream_t stream);

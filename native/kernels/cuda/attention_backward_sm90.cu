@@ -1,35 +1,40 @@
-// Backward attention for Hopper, the part of a deterministic pass whose thread blocks own queries and sum dq. Nothing leaves a
-// warpgroup but results, so the consumers of a block never wait for each other's.
+// Deterministic backward attention for Hopper. Some thread blocks own keys and sum dk and dv, the others own queries and sum dq,
+// each with scores of its own: seven products instead of five, but nothing is added up in global memory.
+//
+// One launch has both kinds, those of keys first: a block of keys serves all query heads of its group, which makes it long, and
+// the many short blocks of queries fill the multiprocessors around it.
 #include "attention.h"
-#include "backward_sm90.cuh"
+#include "backward_keys_sm90.cuh"
 #include "device.h"
 #include "launch.h"
 #include "query_work.cuh"
-#include "tensor_map.h"
 
+#include <algorithm>
 #include <type_traits>
 
 namespace trainer::cuda {
 
 namespace {
 
-using Parameters = BackwardParameters;
+// Two tables of tiles are more than the 4 KiB of parameters that toolkits before 12.1 take.
+struct Parameters {
+    BackwardParameters keys, queries;
+    int32_t key_blocks;
+};
 
 template <int Dim>
-struct Sizes {
+struct QuerySizes {
     // Three consumers have room for their queries in registers, which spares shared memory half of what the scores read from it.
     static constexpr bool three = Dim == 64;
-    static constexpr int consumers = three ? 3 : 2, threads = 128 * (consumers + 1);
-    // Together what the block was launched with: 128 registers a thread for four warpgroups, 168 for three.
-    static constexpr int producer_registers = three ? 32 : 40, consumer_registers = three ? 160 : 232;
+    static constexpr int consumers = three ? 3 : 2;
     static constexpr int rows = 64 * consumers, keys = three ? 64 : 96, stages = three ? 4 : 2;
     static constexpr int q_bytes = tile_bytes(rows, Dim), k_bytes = tile_bytes(keys, Dim);
     static constexpr int q = 0, dout = q_bytes, k = 2 * q_bytes, v = k + stages * k_bytes, barriers = v + stages * k_bytes;
-    static constexpr int bytes = barriers + 8 + 32 * stages, aligned_bytes = bytes + 1024;
+    static constexpr int bytes = barriers + 8 + 32 * stages;
 };
 
 template <int Stages>
-struct Barriers {
+struct QueryBarriers {
     uint32_t first;
 
     __device__ uint32_t queries_full() const { return first; }
@@ -37,12 +42,23 @@ struct Barriers {
     __device__ uint32_t v_full(int stage) const { return first + 8 + 8 * (Stages + stage); }
     __device__ uint32_t k_empty(int stage) const { return first + 8 + 8 * (2 * Stages + stage); }
     __device__ uint32_t v_empty(int stage) const { return first + 8 + 8 * (3 * Stages + stage); }
+
+    __device__ void init(int consumers) const {
+        init_barrier(queries_full(), 1);
+        for (int stage = 0; stage < Stages; ++stage) {
+            init_barrier(k_full(stage), 1);
+            init_barrier(v_full(stage), 1);
+            init_barrier(k_empty(stage), consumers);
+            init_barrier(v_empty(stage), consumers);
+        }
+        publish_barriers();
+    }
 };
 
 template <int Dim>
-__device__ void feed_keys(const Parameters& p, const QueryWork& w, uint32_t base) {
-    using Size = Sizes<Dim>;
-    const Barriers<Size::stages> barriers{base + Size::barriers};
+__device__ void feed_keys(const BackwardParameters& p, const QueryWork& w, uint32_t base) {
+    using Size = QuerySizes<Dim>;
+    const QueryBarriers<Size::stages> barriers{base + Size::barriers};
     if (w.begin_block == w.end_block) return;
     const int token = w.sequence.q_begin + w.first_row;
     arrive_expecting(barriers.queries_full(), 2 * Size::q_bytes);
@@ -63,12 +79,12 @@ __device__ void feed_keys(const Parameters& p, const QueryWork& w, uint32_t base
 
 // One warpgroup: 64 queries.
 template <class T, int Dim>
-__device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t base) {
-    using Size = Sizes<Dim>;
+__device__ void sum_queries(const BackwardParameters& p, const QueryWork& w, uint32_t base) {
+    using Size = QuerySizes<Dim>;
     constexpr int keys = Size::keys;
     const Attention& a = p.attention;
     const Sequence& s = w.sequence;
-    const Barriers<Size::stages> barriers{base + Size::barriers};
+    const QueryBarriers<Size::stages> barriers{base + Size::barriers};
     const int group = static_cast<int>(threadIdx.x) / 128 - 1, lane = threadIdx.x % 32;
     const int row = 64 * group + static_cast<int>(threadIdx.x) % 128 / 32 * 16;  // the warp's first one in the tile
     const bool speaker = threadIdx.x % 128 == 0;
@@ -87,22 +103,18 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
     float dq[Dim / 8][4] = {};
     float scores[keys / 8][4], dp[keys / 8][4];
     Turn<Size::stages> turn;
-    if (Size::three && group == Size::consumers - 1) arrive_threads(8, 256);  // the first group goes first
+    if (group == Size::consumers - 1) arrive_threads(8, 256);  // the first group goes first
     const auto visit = [&](int block, auto masked) {
         const int stage = turn.stage;
         const int valid_rows = s.k_length - block * keys;
         wait(barriers.k_full(stage), turn.parity);
-        if constexpr (Size::three) {
-            sync_threads(8 + group, 256);  // the groups start their products in turn: one's run under the others' softmax
-            start_product<T>(scores, q_registers, describe(base + Size::k + stage * Size::k_bytes));
-            wait(barriers.v_full(stage), turn.parity);
-            start_product<T>(dp, dout_registers, describe(base + Size::v + stage * Size::k_bytes));
-            arrive_threads(8 + (group + 1) % Size::consumers, 256);
-        } else {
-            start_product<T, Dim, Size::rows, keys>(scores, q_part, describe(base + Size::k + stage * Size::k_bytes));
-            wait(barriers.v_full(stage), turn.parity);
-            start_product<T, Dim, Size::rows, keys>(dp, dout_part, describe(base + Size::v + stage * Size::k_bytes));
-        }
+        sync_threads(8 + group, 256);  // the groups start their products in turn: one's run under the others' softmax
+        if constexpr (Size::three) start_product<T>(scores, q_registers, describe(base + Size::k + stage * Size::k_bytes));
+        else start_product<T, Dim, Size::rows, keys>(scores, q_part, describe(base + Size::k + stage * Size::k_bytes));
+        wait(barriers.v_full(stage), turn.parity);
+        if constexpr (Size::three) start_product<T>(dp, dout_registers, describe(base + Size::v + stage * Size::k_bytes));
+        else start_product<T, Dim, Size::rows, keys>(dp, dout_part, describe(base + Size::v + stage * Size::k_bytes));
+        arrive_threads(8 + (group + 1) % Size::consumers, 256);
         wait_products<1>();
         pin(scores);
         if constexpr (decltype(masked)::value) {
@@ -162,60 +174,64 @@ __device__ void sum_queries(const Parameters& p, const QueryWork& w, uint32_t ba
 }
 
 template <class T, int Dim>
-__global__ void __launch_bounds__(Sizes<Dim>::threads, 1) backward_queries_sm90(const __grid_constant__ Parameters p) {
-    using Size = Sizes<Dim>;
-    extern __shared__ unsigned char shared[];
-    const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
-    const Barriers<Size::stages> barriers{base + Size::barriers};
+__global__ void __launch_bounds__(KeySizes<Dim, false>::threads, 1) backward_sm90(const __grid_constant__ Parameters p) {
+    using Keys = KeySizes<Dim, false>;
+    using Queries = QuerySizes<Dim>;
+    static_assert(Keys::consumers == Queries::consumers, "a block is launched alike for either work");
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const uint32_t base = shared_address(shared);
+    const int key_index = blockIdx.x, query_index = key_index - p.key_blocks;
+    const bool owns_keys = query_index < 0;
     if (threadIdx.x == 0) {
-        init_barrier(barriers.queries_full(), 1);
-        for (int stage = 0; stage < Size::stages; ++stage) {
-            init_barrier(barriers.k_full(stage), 1);
-            init_barrier(barriers.v_full(stage), 1);
-            init_barrier(barriers.k_empty(stage), Size::consumers);
-            init_barrier(barriers.v_empty(stage), Size::consumers);
-        }
-        publish_barriers();
+        if (owns_keys) KeyBarriers{base + Keys::barriers}.init(Keys::consumers);
+        else QueryBarriers<Queries::stages>{base + Queries::barriers}.init(Queries::consumers);
     }
     __syncthreads();
-    const QueryWork w = query_work<Size::rows, Size::keys>(p.attention, p.tiles, p.order, blockIdx.x);
+    const auto keys = [&] { return key_work<Keys::keys, Keys::rows>(p.keys.attention, p.keys.tiles, p.keys.order, key_index); };
+    const auto queries = [&] {
+        return query_work<Queries::rows, Queries::keys>(p.queries.attention, p.queries.tiles, p.queries.order, query_index);
+    };
     if (threadIdx.x < 128) {
-        shrink_registers<Size::producer_registers>();
-        if (threadIdx.x == 0) feed_keys<Dim>(p, w, base);
+        shrink_registers<Keys::producer_registers>();
+        if (owns_keys) feed_key_block<Keys, Dim>(p.keys, keys(), base);
+        else if (threadIdx.x == 0) feed_keys<Dim>(p.queries, queries(), base);
     } else {
-        grow_registers<Size::consumer_registers>();
-        sum_queries<T, Dim>(p, w, base);
+        grow_registers<Keys::consumer_registers>();
+        if (owns_keys) sum_keys<T, Dim, false>(p.keys, nullptr, keys(), base);
+        else sum_queries<T, Dim>(p.queries, queries(), base);
     }
 }
 
 template <class T, int Dim>
 void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
-    using Size = Sizes<Dim>;
+    using Keys = KeySizes<Dim, false>;
+    using Queries = QuerySizes<Dim>;
     const tn_attention_shape& s = args.shape;
-    Parameters p{tensor_map(args.q_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, Size::rows),
-                 tensor_map(args.k_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, Size::keys),
-                 tensor_map(args.v_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, Size::keys),
-                 tensor_map(args.dout_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, Size::rows),
-                 attention(s), matrix(args.dq_TNH), matrix(args.dk_TMH), matrix(args.dv_TMH), args.lse_NT, delta,
-                 l2_order(4 * s.k_tokens * s.head_dim, s.q_heads, s.q_heads / s.kv_heads, current_device().multiprocessors), {}};
-    for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, Size::rows)) {
-        p.tiles = tiles;
-        launch(backward_queries_sm90<T, Dim>, "attention backward of queries", int64_t{tiles.count} * s.q_heads, Size::threads,
-               Size::aligned_bytes, stream, p);
+    const int group = s.q_heads / s.kv_heads, multiprocessors = current_device().multiprocessors;
+    const std::vector<Tiles> keys = cut_into_tiles(s, Axis::keys, Keys::keys), queries = cut_into_tiles(s, Axis::queries, Queries::rows);
+    Parameters p{backward_parameters(args, delta, Keys::rows, Keys::keys,
+                                     l2_order(4 * s.q_tokens * s.head_dim * group, s.kv_heads, 1, multiprocessors)),
+                 backward_parameters(args, delta, Queries::rows, Queries::keys,
+                                     l2_order(4 * s.k_tokens * s.head_dim, s.q_heads, group, multiprocessors)),
+                 0};
+    for (size_t i = 0; i < std::max(keys.size(), queries.size()); ++i) {
+        p.keys.tiles = i < keys.size() ? keys[i] : Tiles{};
+        p.queries.tiles = i < queries.size() ? queries[i] : Tiles{};
+        p.key_blocks = p.keys.tiles.count * s.kv_heads;
+        launch(backward_sm90<T, Dim>, "attention backward", p.key_blocks + int64_t{p.queries.tiles.count} * s.q_heads, Keys::threads,
+               std::max(Keys::bytes, Queries::bytes), stream, p);
     }
 }
 
 template <class T>
 void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
-    if (args.shape.head_dim == 64) start<T, 64>(args, delta, stream);
-    else start<T, 128>(args, delta, stream);
+    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, stream);
 }
 
 }  // namespace
 
-void hopper_attention_backward_queries(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
-    if (args.shape.dtype == TN_BFLOAT16) start<Bf16>(args, delta, stream);
-    else start<Fp16>(args, delta, stream);
+void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
+    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, stream);
 }
 
 }  // namespace trainer::cuda

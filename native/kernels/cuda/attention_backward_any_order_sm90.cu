@@ -1,0 +1,64 @@
+// Backward attention for Hopper with dq added up in any order: thread blocks own keys, and five products make the whole pass.
+#include "attention.h"
+#include "backward_keys_sm90.cuh"
+#include "device.h"
+#include "launch.h"
+#include "tensor_map.h"
+
+namespace trainer::cuda {
+
+namespace {
+
+struct Parameters {
+    BackwardParameters backward;
+    CUtensorMap dq_NTH;
+};
+
+template <class T, int Dim>
+__global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_order_sm90(const __grid_constant__ Parameters parameters) {
+    using Size = KeySizes<Dim, true>;
+    extern __shared__ unsigned char shared[];
+    const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
+    const BackwardParameters& p = parameters.backward;
+    const KeyWork w = key_work<Size::keys, Size::rows>(p.attention, p.tiles, p.order, blockIdx.x);
+    if (threadIdx.x == 0) {
+        DsBarriers{base + Size::ds_barriers}.init(Size::consumers);
+        KeyBarriers{base + Size::barriers}.init(Size::consumers);
+    }
+    __syncthreads();
+    if (threadIdx.x < 128) {
+        shrink_registers<Size::producer_registers>();
+        feed_key_block<Size, Dim>(p, w, base);
+    } else {
+        grow_registers<Size::consumer_registers>();
+        sum_keys<T, Dim, true>(p, &parameters.dq_NTH, w, base);
+    }
+}
+
+template <class T, int Dim>
+void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream) {
+    using Size = KeySizes<Dim, true>;
+    const tn_attention_shape& s = args.shape;
+    const int64_t group_bytes = 8 * s.q_tokens * s.head_dim * (s.q_heads / s.kv_heads);
+    Parameters p{backward_parameters(args, delta, Size::rows, Size::keys, l2_order(group_bytes, s.kv_heads, 1, current_device().multiprocessors)),
+                 float_tensor_map(dq_NTH, s.q_tokens, s.q_heads, s.head_dim, 16)};
+    for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, Size::keys)) {
+        p.backward.tiles = tiles;
+        launch(backward_any_order_sm90<T, Dim>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads, Size::threads,
+               Size::aligned_bytes, stream, p);
+    }
+}
+
+template <class T>
+void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream) {
+    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, dq_NTH, stream);
+}
+
+}  // namespace
+
+void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
+                                         cudaStream_t stream) {
+    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, dq_NTH, stream);
+}
+
+}  // namespace trainer::cuda
