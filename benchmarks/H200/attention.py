@@ -92,8 +92,9 @@ SHAPES = [(8, 14, 2, 2048, 64), (1, 14, 2, 16384, 64), (4, 16, 16, 4096, 64), (8
           (1, 28, 4, 16384, 128), (4, 16, 16, 4096, 128), (1, 16, 16, 16384, 128)]
 
 
-def speed(shapes=SHAPES, causal=True, rounds=3):
-    """Every contender once a round, so that a chip that slows as it heats slows all of them; medians over the rounds."""
+def speed(shapes=SHAPES, causal=True):
+    """Medians over rounds in which every contender comes once, in every place once, and after every other once: what runs before
+    it decides how hot a contender finds the chip."""
     for b, n, m, s, d in shapes:
         flops = 4 * b * n * s * s * d * (0.5 if causal else 1)
         q, k, v, dout = (torch.randn(b, h, s, d, device="cuda", dtype=torch.bfloat16) for h in (n, m, m, n))
@@ -112,9 +113,11 @@ def speed(shapes=SHAPES, causal=True, rounds=3):
         for mode in modes:
             contenders[mode] = lambda mode=mode: ours.forward(mode), lambda mode=mode: ours.backward(mode)
         times = {name: ([], []) for name in contenders}
-        for _ in range(rounds):
-            for name, passes in contenders.items():
-                for f, seen in zip(passes, times[name]):
+        names, count = list(contenders), len(contenders)  # an even number
+        for start in range(count):
+            for place in range(count):
+                name = names[(start + (place + 1) // 2 * (-1) ** (place + 1)) % count]
+                for f, seen in zip(contenders[name], times[name]):
                     seen.append(milliseconds(f))
         rate = {name: [x * flops / statistics.median(seen) / 1e9 for x, seen in zip((1, 2.5), t)] for name, t in times.items()}
         print((b, n, m, s, d), "causal" if causal else "full", " | ".join("%s %.0f / %.0f" % (x, *r) for x, r in rate.items()), flush=True)
@@ -129,13 +132,18 @@ def varlen():
     for n, m, d, longest, count in ((28, 4, 128, 4096, 8), (14, 2, 64, 2048, 16)):
         random.seed(1)
         drawn = [random.randint(1, longest) for _ in range(count)]
-        rates = {}
+        cases = {}
         for name, lengths in (("dense", [longest] * round(sum(drawn) / longest)), ("drawn", drawn)):
             t = sum(lengths)
             a = Attention(packed(t, n, d), packed(t, m, d), packed(t, m, d), packed(t, n, d), lengths, lengths, True)
             flops = sum(2 * n * x * x * d for x in lengths)
-            rates[name] = [flops / milliseconds(lambda: a.forward("")) / 1e9] + [
-                2.5 * flops / milliseconds(lambda: a.backward(mode)) / 1e9 for mode in modes[:2]]
+            cases[name] = [(flops, lambda a=a: a.forward(""))] + [(2.5 * flops, lambda a=a, mode=mode: a.backward(mode)) for mode in modes[:2]]
+        times = {name: [[] for _ in passes] for name, passes in cases.items()}
+        for pair in range(3):  # forward pass beside forward pass, backward beside backward, each first in turn
+            for i in range(3):
+                for name in list(cases)[::(-1) ** pair]:
+                    times[name][i].append(milliseconds(cases[name][i][1]))
+        rates = {name: [work / statistics.median(seen) / 1e9 for (work, _), seen in zip(cases[name], times[name])] for name in cases}
         print("varlen", (n, m, d), count, "lengths in 1 ..", longest, ":", sum(drawn), "tokens; forward, any order, deterministic:",
               ", ".join("%.0f of %.0f (%.2f)" % (x, y, x / y) for x, y in zip(rates["drawn"], rates["dense"])), flush=True)
 

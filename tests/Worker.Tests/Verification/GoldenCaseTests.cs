@@ -77,6 +77,25 @@ public sealed class GoldenCaseTests
     }
 
     [Fact]
+    public void A_decay_that_is_half_of_what_it_should_be_shows_in_the_merged_weights()
+    {
+        using TemporaryDirectory folder = Copy("qwen2-lora");
+        foreach (string inside in new[] { "adapter", "merged-after-6-steps" })
+        {
+            Directory.CreateDirectory(Path.Combine(folder.Path, inside));
+            foreach (string file in Directory.EnumerateFiles(Repository.File("tests", "golden", "qwen2-lora", inside)))
+            {
+                File.Copy(file, Path.Combine(folder.Path, inside, Path.GetFileName(file)));
+            }
+        }
+
+        string path = Path.Combine(folder.Path, "golden.json");
+        File.WriteAllText(path, File.ReadAllText(path).Replace("\"weight_decay\": 0.1", "\"weight_decay\": 0.05", StringComparison.Ordinal));
+        CaseResult result = Verify(folder.Path, AttentionKind.Auto);
+        Assert.Contains(result.Checks, check => check.Name.StartsWith("packed merged weights", StringComparison.Ordinal) && !check.Passed);
+    }
+
+    [Fact]
     public void A_flipped_weight_is_found()
     {
         using TemporaryDirectory folder = Copy("qwen2-tied");

@@ -1,0 +1,69 @@
+using Trainer.Contracts;
+using Trainer.Worker.Model;
+using Trainer.Worker.Verification;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Tests.Verification;
+
+public sealed class UpdateNoiseTests
+{
+    private const double Rate = 1e-3, Noise = 1e-9;
+
+    [Fact]
+    public void Gradients_above_their_noise_allow_next_to_nothing_and_those_within_it_a_step_in_the_other_direction()
+    {
+        double[] bounds = Bounds([1e-3f, 1e-6f, 1e-10f, 0], steps: 1);
+        Assert.InRange(bounds[0], 0, 1e-5 * Rate);
+        Assert.InRange(bounds[1], 1e-3 * Rate, 3e-3 * Rate);
+        Assert.InRange(bounds[2], 0.05 * Rate, 2 * Rate);
+        Assert.InRange(bounds[3], 0.05 * Rate, 2 * Rate);
+    }
+
+    [Theory]
+    [InlineData(2e-9f)]
+    [InlineData(3e-8f)]
+    [InlineData(1e-6f)]
+    public void Steps_from_gradients_that_differ_by_the_noise_differ_by_no_more(float gradient)
+    {
+        const int Steps = 6;
+        double bound = Bounds([gradient], Steps)[0];
+        double apart = Math.Abs(Weights([gradient + (float)Noise], Steps)[0] - Weights([gradient - (float)Noise], Steps)[0]) / 2;
+        Assert.InRange(apart, 0, bound + 1e-7);
+        Assert.True(bound < 10 * apart + 1e-7, $"{bound} for {apart}");
+    }
+
+    private static double[] Bounds(float[] gradient, int steps)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using var noise = new UpdateNoise(new OptimizerConfig { LearningRate = Rate }, new Dictionary<string, double> { ["x"] = Noise });
+        Train(gradient, steps, noise);
+        return [.. noise.Of("x").to(ScalarType.Float64).data<double>()];
+    }
+
+    private static double[] Weights(float[] gradient, int steps)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        return [.. Train(gradient, steps, null).detach().to(ScalarType.Float64).data<double>()];
+    }
+
+    private static Parameter Train(float[] gradient, int steps, UpdateNoise? noise)
+    {
+        var config = new OptimizerConfig { LearningRate = Rate };
+        var parameter = new Parameter(zeros([gradient.Length]));
+        using var optimizer = new Trainer.Worker.Training.AdamW([new NamedTensor("x", parameter, 0, gradient.Length)], config);
+        for (int step = 1; step <= steps; step++)
+        {
+            using (no_grad())
+            {
+                parameter.grad!.copy_(tensor(gradient));
+            }
+
+            optimizer.Step(step, Rate, 1);
+            noise?.Add(optimizer, step);
+        }
+
+        return parameter;
+    }
+}
