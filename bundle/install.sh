@@ -40,7 +40,7 @@ $rejected"
 found libtorch "$version in $libtorch"
 
 nvcc=$(command -v "${CUDA_HOME:+$CUDA_HOME/bin/}nvcc" || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
-[ -n "$nvcc" ] || fail "nvcc was not found. Install the CUDA toolkit (12 or later), or set CUDA_HOME."
+[ -n "$nvcc" ] || fail "nvcc was not found. Install the CUDA toolkit (12.1 or later), or set CUDA_HOME."
 found CUDA "$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') in $(dirname "$(dirname "$nvcc")")"
 found GPU "$( { nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo none; } | paste -sd ';')"
 nccl=$(ls "$libtorch"/../nvidia/nccl/lib/libnccl.so.2 "$libtorch"/lib/libnccl.so* 2>/dev/null | head -n 1 || true)

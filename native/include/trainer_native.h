@@ -18,7 +18,7 @@
  * Errors. Every function answers a tn_status and has written nothing where it refuses an argument.
  *   tn_last_error() tells the calling thread what was wrong, beginning with the argument's name.
  *   TN_INVALID_ARGUMENT: a rule written beside an argument is violated; TN_UNSUPPORTED: the engine of that device is
- *   not in this build; TN_CUDA_ERROR: a launch failed; TN_OUT_OF_MEMORY: the host refused working memory;
+ *   not in this build, or does not have this operation: CUDA has attention, rotary, SwiGLU and cross-entropy; TN_CUDA_ERROR: a launch failed; TN_OUT_OF_MEMORY: the host refused working memory;
  *   TN_INTERNAL: a defect of this library.
  * Stability. Enum values are only ever appended. Each struct is led by struct_size = sizeof(the struct) as the caller
  *   compiled it; another size is refused. tn_abi_version() changes with every incompatible change. */
@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #define TN_API __attribute__((visibility("default")))
-#define TN_ABI_VERSION 3
+#define TN_ABI_VERSION 4
 #define TN_IGNORE_INDEX (-100)
 
 typedef int32_t tn_status;
@@ -284,7 +284,8 @@ TN_API tn_status tn_matmul(const tn_matmul_args* args, void* stream);
 
 /* ---- cross-entropy ----
  * loss[r] = logsumexp(logits[r]) - logits[r][labels[r]]; 0 where labels[r] is TN_IGNORE_INDEX. With write_gradient, logits
- * are overwritten in place by gradient_scale * (softmax(logits[r]) - onehot(labels[r])), all zero in ignored rows. */
+ * are overwritten in place by gradient_scale * (softmax(logits[r]) - onehot(labels[r])), all zero in ignored rows.
+ * On CUDA the labels can't be looked at before the launch: a row whose label is neither gets NaN. */
 
 typedef struct tn_cross_entropy_args {
     uint32_t struct_size;
@@ -295,7 +296,7 @@ typedef struct tn_cross_entropy_args {
     int64_t vocabulary;          /* V >= 1 */
     void* logits_CV;             /* read; overwritten with write_gradient */
     int64_t logits_stride;       /* between rows, >= V */
-    const int64_t* labels_C;     /* on the device; 0..V-1 or TN_IGNORE_INDEX, another is TN_INVALID_ARGUMENT with its row */
+    const int64_t* labels_C;     /* on the device; 0..V-1 or TN_IGNORE_INDEX; the CPU engine refuses another with its row */
     float* loss_C;               /* written */
     float gradient_scale;        /* finite; used with write_gradient */
     uint32_t reserved;           /* 0 */

@@ -1,4 +1,7 @@
 #include "engine.h"
+#ifdef TN_HAS_CUDA
+#include "cuda/engine.h"
+#endif
 #include "status.h"
 
 #include <cmath>
@@ -18,11 +21,11 @@ void require_labels(const tn_cross_entropy_args& args) {
 
 }  // namespace
 
-tn_status tn_cross_entropy(const tn_cross_entropy_args* args, void*) {
+tn_status tn_cross_entropy(const tn_cross_entropy_args* args, [[maybe_unused]] void* stream) {
     return guard([&] {
         require(args != nullptr, "args", "is null");
         require_struct_size(args->struct_size, sizeof *args);
-        require_device(args->device);
+        (void)on_cuda(args->device);
         require_dtype(args->dtype, "dtype");
         require(args->write_gradient == 0 || args->write_gradient == 1, "write_gradient", "must be 0 or 1");
         require(args->rows >= 0, "rows", "must not be negative");
@@ -34,6 +37,9 @@ tn_status tn_cross_entropy(const tn_cross_entropy_args* args, void*) {
         require(args->rows == 1 || args->logits_stride >= args->vocabulary, "logits_stride", "must be at least vocabulary");
         require(args->labels_C != nullptr, "labels_C", "is null");
         require(args->loss_C != nullptr, "loss_C", "is null");
+#ifdef TN_HAS_CUDA
+        if (on_cuda(args->device)) return cuda::cross_entropy(*args, stream);
+#endif
         require_labels(*args);
         cpu_engine().cross_entropy(*args);
     });

@@ -1,13 +1,16 @@
 #include "engine.h"
+#ifdef TN_HAS_CUDA
+#include "cuda/engine.h"
+#endif
 #include "status.h"
 
 using namespace trainer;
 
-tn_status tn_rotary(const tn_rotary_args* args, void*) {
+tn_status tn_rotary(const tn_rotary_args* args, [[maybe_unused]] void* stream) {
     return guard([&] {
         require(args != nullptr, "args", "is null");
         require_struct_size(args->struct_size, sizeof *args);
-        require_device(args->device);
+        (void)on_cuda(args->device);
         require_dtype(args->dtype, "dtype");
         require(args->inverse == 0 || args->inverse == 1, "inverse", "must be 0 or 1");
         require(args->tokens >= 0, "tokens", "must not be negative");
@@ -17,6 +20,9 @@ tn_status tn_rotary(const tn_rotary_args* args, void*) {
         require_tensor(args->out_TNH, args->tokens, args->heads, args->head_dim, "out_TNH");
         require(args->tokens == 0 || args->cos_TH2 != nullptr, "cos_TH2", "is null");
         require(args->tokens == 0 || args->sin_TH2 != nullptr, "sin_TH2", "is null");
+#ifdef TN_HAS_CUDA
+        if (on_cuda(args->device)) return cuda::rotary(*args, stream);
+#endif
         cpu_engine().rotary(*args);
     });
 }

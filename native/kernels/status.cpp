@@ -51,8 +51,20 @@ void require_struct_size(uint32_t actual, size_t expected) {
 
 void require_device(tn_device device) {
     if (device == TN_DEVICE_CPU) return;
+#ifdef TN_HAS_CUDA
+    if (device == TN_DEVICE_CUDA) throw Refusal(TN_UNSUPPORTED, "device: only the CPU engine has this operation");
+#else
     if (device == TN_DEVICE_CUDA) throw Refusal(TN_UNSUPPORTED, "device: this build has no CUDA engine, only the CPU engine");
+#endif
     refuse("device", "must be TN_DEVICE_CPU or TN_DEVICE_CUDA, got " + std::to_string(device));
+}
+
+bool on_cuda(tn_device device) {
+#ifdef TN_HAS_CUDA
+    if (device == TN_DEVICE_CUDA) return true;
+#endif
+    require_device(device);
+    return false;
 }
 
 void require_dtype(tn_dtype dtype, const char* argument) {

@@ -21,8 +21,10 @@ inline void require(bool holds, const char* argument, const char* rule) {
 }
 
 void require_struct_size(uint32_t actual, size_t expected);
-// Refuses a device whose engine is not in this build.
+// For operations that only the CPU engine has: refuses any other device.
 void require_device(tn_device device);
+// For operations that both engines have: whether the CUDA engine is asked for. Refuses a device whose engine is not in this build.
+bool on_cuda(tn_device device);
 void require_dtype(tn_dtype dtype, const char* argument);
 // tensor [tokens, heads, width]: data present unless it is empty, rows that do not overlap.
 void require_tensor(const tn_tensor& t, int64_t tokens, int64_t heads, int64_t width, const char* argument);

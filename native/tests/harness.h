@@ -6,11 +6,17 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <memory>
 #include <random>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#ifdef TN_TEST_CUDA
+#include <cuda_runtime.h>
+#endif
 
 struct Test {
     const char* sentence;
@@ -83,6 +89,58 @@ private:
     tn_dtype dtype_;
     std::vector<uint8_t> bytes_;
 };
+
+// Host memory as the library under test is to have it: for tests that are built for the CUDA engine, a copy on the device that
+// comes back when the last who lent it is done. Lending the same memory twice is lending it once.
+#ifdef TN_TEST_CUDA
+constexpr tn_device tested_device = TN_DEVICE_CUDA;
+
+class Lent {
+public:
+    Lent(void* host, size_t bytes) {
+        static std::map<void*, std::weak_ptr<Copy>> lent;
+        copy_ = lent[host].lock();
+        if (!copy_) lent[host] = copy_ = std::make_shared<Copy>(host, bytes);
+    }
+    template <class T>
+    T* as() const {
+        return static_cast<T*>(copy_->device);
+    }
+
+private:
+    struct Copy {
+        Copy(void* h, size_t count) : host(h), bytes(count) {
+            if (cudaMalloc(&device, bytes + 16) != cudaSuccess || cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice) != cudaSuccess)
+                fail("memory could not be lent to the device");
+        }
+        // A copy that fails leaves the host's poison, which no test takes for a result.
+        ~Copy() {
+            cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost);
+            cudaFree(device);
+        }
+        void* host;
+        size_t bytes;
+        void* device = nullptr;
+    };
+    std::shared_ptr<Copy> copy_;
+};
+#else
+constexpr tn_device tested_device = TN_DEVICE_CPU;
+
+class Lent {
+public:
+    Lent(void* host, size_t) : host_(host) {}
+    template <class T>
+    T* as() const {
+        return static_cast<T*>(host_);
+    }
+
+private:
+    void* host_;
+};
+#endif
+
+inline Lent lend(Values& values) { return {values.data(), values.bytes().size()}; }
 
 // Unwritten storage is all ones: NaN in both types, so a missing write never passes.
 // float32: `epsilons` units of 2^-24 of the largest reference element, for the sums; at least of 1, the order of the inputs,

@@ -18,15 +18,6 @@ void require_chip(const Device& device) {
                                           std::to_string(device.major) + "." + std::to_string(device.minor));
 }
 
-void require_on_device(const void* data, const Device& device, const char* argument) {
-    cudaPointerAttributes attributes{};
-    check(cudaPointerGetAttributes(&attributes, data), argument);
-    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) refuse(argument, "is not device memory");
-    if (attributes.device != device.index)
-        refuse(argument, "lies on device " + std::to_string(attributes.device) + ", but device " + std::to_string(device.index) +
-                             " is current");
-}
-
 // The kernels move 16 bytes at a time.
 void require_matrix(const tn_tensor& t, int64_t tokens, int64_t heads, const Device& device, const char* argument) {
     if (tokens == 0) return;

@@ -21,6 +21,15 @@ Device current_device() {
     return d;
 }
 
+void require_on_device(const void* data, const Device& device, const char* argument) {
+    cudaPointerAttributes attributes{};
+    check(cudaPointerGetAttributes(&attributes, data), argument);
+    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) refuse(argument, "is not device memory");
+    if (attributes.device != device.index)
+        refuse(argument, "lies on device " + std::to_string(attributes.device) + ", but device " + std::to_string(device.index) +
+                             " is current");
+}
+
 namespace {
 
 // Cut where it is too long; what is left of the target is zero already.

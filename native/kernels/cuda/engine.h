@@ -13,4 +13,10 @@ void attention_forward(const tn_attention_forward_args& args, void* stream);
 void attention_backward(const tn_attention_backward_args& args, void* stream);
 int64_t attention_backward_scratch_bytes(const tn_attention_shape& shape, bool deterministic);
 
+void rotary(const tn_rotary_args& args, void* stream);
+void swiglu_forward(const tn_swiglu_forward_args& args, void* stream);
+void swiglu_backward(const tn_swiglu_backward_args& args, void* stream);
+// Does not see the labels: a row whose label is out of range gets NaN.
+void cross_entropy(const tn_cross_entropy_args& args, void* stream);
+
 }  // namespace trainer::cuda

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <limits>
 #include <string>
 
 namespace trainer::cuda {
@@ -12,6 +13,13 @@ inline void check(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
     (void)cudaGetLastError();  // the error is reported here, not by whoever calls next
     throw Refusal(TN_CUDA_ERROR, std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+// Thread blocks for so many threads' work.
+inline int64_t launch_blocks(int64_t work, int threads, const char* argument) {
+    const int64_t blocks = (work + threads - 1) / threads;
+    if (blocks > std::numeric_limits<int32_t>::max()) refuse(argument, "is more than one launch can number");
+    return blocks;
 }
 
 template <class Parameters>

@@ -87,3 +87,72 @@ TEST("scratch of attention on the device is one float a query row, in any order 
     ok(tn_attention_backward_scratch_bytes(&a.shape, 0, &bytes));
     expect(bytes == 4 * 4 * 64 * 64, "scratch is " + std::to_string(bytes));
 }
+
+TEST("rotary, SwiGLU and cross-entropy on the device refuse memory that is the host's") {
+    Floats on_device(64);
+    Values values(TN_FLOAT32, 64);
+    tn_rotary_args rotary{};
+    rotary.struct_size = sizeof rotary;
+    rotary.device = TN_DEVICE_CUDA;
+    rotary.dtype = TN_FLOAT32;
+    rotary.tokens = rotary.heads = 1;
+    rotary.head_dim = 8;
+    rotary.x_TNH = {on_device.device(), 8, 8};
+    rotary.out_TNH = {values.data(), 8, 8};
+    rotary.cos_TH2 = rotary.sin_TH2 = on_device.device();
+    refused(tn_rotary(&rotary, nullptr), TN_INVALID_ARGUMENT, "out_TNH");
+    rotary.out_TNH = rotary.x_TNH;
+    rotary.sin_TH2 = static_cast<float*>(values.data());
+    refused(tn_rotary(&rotary, nullptr), TN_INVALID_ARGUMENT, "sin_TH2");
+
+    tn_swiglu_forward_args swiglu{};
+    swiglu.struct_size = sizeof swiglu;
+    swiglu.device = TN_DEVICE_CUDA;
+    swiglu.dtype = TN_FLOAT32;
+    swiglu.tokens = 1;
+    swiglu.width = 8;
+    swiglu.gate_up_T2F = values.data();
+    swiglu.gate_up_stride = 16;
+    swiglu.out_TF = on_device.device();
+    swiglu.out_stride = 8;
+    refused(tn_swiglu_forward(&swiglu, nullptr), TN_INVALID_ARGUMENT, "gate_up_T2F");
+
+    const int64_t label = 0;
+    tn_cross_entropy_args entropy{};
+    entropy.struct_size = sizeof entropy;
+    entropy.device = TN_DEVICE_CUDA;
+    entropy.dtype = TN_FLOAT32;
+    entropy.rows = 1;
+    entropy.vocabulary = entropy.logits_stride = 8;
+    entropy.logits_CV = on_device.device();
+    entropy.loss_C = on_device.device() + 8;
+    entropy.labels_C = &label;
+    refused(tn_cross_entropy(&entropy, nullptr), TN_INVALID_ARGUMENT, "labels_C");
+}
+
+TEST("a label out of range makes its own row NaN on the device") {
+    const int64_t rows = 3, vocabulary = 16;
+    Values logits(TN_FLOAT32, rows * vocabulary), loss(TN_FLOAT32, rows);
+    for (size_t i = 0; i < logits.size(); ++i) logits.set(i, 0.1 * static_cast<double>(i));
+    for (int64_t wrong : {vocabulary, int64_t{-1}}) {
+        Values copy = logits;
+        int64_t labels[] = {2, wrong, 5};
+        {
+            const Lent lent_logits = lend(copy), lent_loss = lend(loss), lent_labels(labels, sizeof labels);
+            tn_cross_entropy_args a{};
+            a.struct_size = sizeof a;
+            a.device = TN_DEVICE_CUDA;
+            a.dtype = TN_FLOAT32;
+            a.write_gradient = 1;
+            a.rows = rows;
+            a.vocabulary = a.logits_stride = vocabulary;
+            a.logits_CV = lent_logits.as<void>();
+            a.labels_C = lent_labels.as<int64_t>();
+            a.loss_C = lent_loss.as<float>();
+            a.gradient_scale = 1;
+            ok(tn_cross_entropy(&a, nullptr));
+        }
+        for (size_t i = 0; i < copy.size(); ++i) expect(std::isnan(copy[i]) == (i / vocabulary == 1), "gradient " + std::to_string(i));
+        for (size_t r = 0; r < rows; ++r) expect(std::isnan(loss[r]) == (r == 1), "loss " + std::to_string(r));
+    }
+}

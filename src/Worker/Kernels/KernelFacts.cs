@@ -34,6 +34,9 @@ public sealed record KernelFacts
     /// <summary>CUDA's own words where there is no GPU to use.</summary>
     public string? GpuProblem { get; init; }
 
+    /// <summary>The library's kernels run on this machine's GPU.</summary>
+    public bool RunsOnGpu => HasCudaEngine && HasImage;
+
     /// <summary>Asks the library; one that can't be used is an answer too.</summary>
     public static KernelFacts Probe()
     {

@@ -93,6 +93,8 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
     /// in float32: it is a sum over chunks.</summary>
     private sealed class Chunks(Tensor hidden_RD, Tensor weight_VD, Tensor labels_R, float scale, bool wantsHidden, bool wantsWeight)
     {
+        private readonly bool _standsIn = TorchOps.StandIn(hidden_RD);
+
         /// <summary>float64, on the device.</summary>
         public Tensor Loss { get; } = zeros([], float64, hidden_RD.device);
 
@@ -106,7 +108,7 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
             Tensor hidden_CD = hidden_RD.narrow(0, begin, count);
             Tensor logits_CV = Matmul.Forward(hidden_CD, weight_VD);
             Tensor labels_C = labels_R.narrow(0, begin, count);
-            Loss.add_(IsCuda ? TorchOps.CrossEntropy(logits_CV, labels_C, wantsHidden || wantsWeight) : tensor(CrossEntropy(logits_CV, labels_C)));
+            Loss.add_(_standsIn ? TorchOps.CrossEntropy(logits_CV, labels_C, wantsHidden || wantsWeight) : CrossEntropy(logits_CV, labels_C));
             if (DHidden_RD is not null)
             {
                 Matmul.InputGradient(logits_CV, weight_VD, DHidden_RD.narrow(0, begin, count));
@@ -121,17 +123,15 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
         public void Finish()
         {
             // Our kernel has scaled each row already.
-            if (IsCuda)
+            if (_standsIn)
             {
                 DHidden_RD?.mul_(scale);
                 DWeight_VD?.mul_(scale);
             }
         }
 
-        private bool IsCuda => hidden_RD.KernelDevice() == KernelDevice.Cuda;
-
         // Overwrites the logits by the loss's gradient where one is wanted.
-        private double CrossEntropy(Tensor logits_CV, Tensor labels_C)
+        private Tensor CrossEntropy(Tensor logits_CV, Tensor labels_C)
         {
             Tensor loss_C = empty(logits_CV.size(0), float32, logits_CV.device);
             var args = new tn_cross_entropy_args
@@ -147,13 +147,20 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
                 loss_C = loss_C.Elements(),
                 gradient_scale = scale,
             };
-            KernelException.ThrowIfFailed(TrainerKernels.tn_cross_entropy(args, 0));
+            KernelException.ThrowIfFailed(TrainerKernels.tn_cross_entropy(args, logits_CV.KernelStream()));
+            if (args.device == KernelDevice.Cuda)
+            {
+                return loss_C.sum(float64);
+            }
+
+            // In order, so that the sum does not depend on the number of threads.
             double sum = 0;
             foreach (float loss in loss_C.data<float>())
             {
                 sum += loss;
             }
-            return sum;
+
+            return tensor(sum);
         }
     }
 }

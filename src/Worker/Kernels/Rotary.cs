@@ -38,7 +38,7 @@ internal sealed class RotaryFunction : autograd.SingleTensorFunction<RotaryFunct
 
     private static Tensor Rotate(Tensor x_TNH, Tensor cos_TH2, Tensor sin_TH2, bool inverse)
     {
-        if (x_TNH.KernelDevice() == KernelDevice.Cuda)
+        if (TorchOps.StandIn(x_TNH))
         {
             return TorchOps.Rotate(x_TNH, cos_TH2, sin_TH2, inverse);
         }
@@ -57,7 +57,7 @@ internal sealed class RotaryFunction : autograd.SingleTensorFunction<RotaryFunct
             cos_TH2 = cos_TH2.Elements(),
             sin_TH2 = sin_TH2.Elements(),
         };
-        KernelException.ThrowIfFailed(TrainerKernels.tn_rotary(args, 0));
+        KernelException.ThrowIfFailed(TrainerKernels.tn_rotary(args, x_TNH.KernelStream()));
         return out_TNH;
     }
 }

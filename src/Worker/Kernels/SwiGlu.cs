@@ -21,7 +21,7 @@ internal sealed class SwiGluFunction : autograd.SingleTensorFunction<SwiGluFunct
         gateUp_T2F.KernelDtype();
         gateUp_T2F.RequireShape([-1, -1]);
         RequireEvenColumns(gateUp_T2F);
-        if (gateUp_T2F.KernelDevice() == KernelDevice.Cuda)
+        if (TorchOps.StandIn(gateUp_T2F))
         {
             ctx.save_for_backward([gateUp_T2F]);
             return TorchOps.SwiGlu(gateUp_T2F);
@@ -40,7 +40,7 @@ internal sealed class SwiGluFunction : autograd.SingleTensorFunction<SwiGluFunct
             out_TF = out_TF.Elements(),
             out_stride = out_TF.size(1),
         };
-        KernelException.ThrowIfFailed(TrainerKernels.tn_swiglu_forward(args, 0));
+        KernelException.ThrowIfFailed(TrainerKernels.tn_swiglu_forward(args, gateUp_T2F.KernelStream()));
         ctx.save_for_backward([gateUp_T2F]);
         return out_TF;
     }
@@ -48,7 +48,7 @@ internal sealed class SwiGluFunction : autograd.SingleTensorFunction<SwiGluFunct
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
         Tensor gateUp_T2F = ctx.get_saved_variables()[0];
-        if (gateUp_T2F.KernelDevice() == KernelDevice.Cuda)
+        if (TorchOps.StandIn(gateUp_T2F))
         {
             return [TorchOps.SwiGluBackward(gateUp_T2F, grad_output)];
         }
@@ -68,7 +68,7 @@ internal sealed class SwiGluFunction : autograd.SingleTensorFunction<SwiGluFunct
             dgate_up_T2F = dgateUp_T2F.Elements(),
             dgate_up_stride = dgateUp_T2F.size(1),
         };
-        KernelException.ThrowIfFailed(TrainerKernels.tn_swiglu_backward(args, 0));
+        KernelException.ThrowIfFailed(TrainerKernels.tn_swiglu_backward(args, gateUp_T2F.KernelStream()));
         return [dgateUp_T2F];
     }
 

@@ -5,11 +5,16 @@ using static TorchSharp.torch;
 namespace Trainer.Worker.Kernels;
 
 /// <summary>
-/// The arithmetic of our kernels by libtorch's operators, for the devices that have no such kernel: GPUs, but for attention.
-/// Sums are float32; the functions that call these own the gradients.
+/// The arithmetic of our kernels by libtorch's operators: on GPUs, what our library has no kernel for, and everything where it does
+/// not run on the GPU at all. Sums are float32; the functions that call these own the gradients.
 /// </summary>
 internal static class TorchOps
 {
+    private static readonly Lazy<bool> s_kernelsRunOnGpu = new(() => KernelFacts.Probe().RunsOnGpu);
+
+    /// <summary>Whether rotary, SwiGLU and cross-entropy of tensors like this one are left to libtorch.</summary>
+    public static bool StandIn(Tensor tensor) => tensor.KernelDevice() == KernelDevice.Cuda && !s_kernelsRunOnGpu.Value;
+
     /// <returns>Rstd has the shape of x with 1 as its last dimension.</returns>
     public static (Tensor Y, Tensor Rstd) RmsNorm(Tensor x, Tensor weight, double epsilon)
     {

@@ -12,7 +12,7 @@ namespace Trainer.Worker.Kernels;
 /// </summary>
 internal static partial class TrainerKernels
 {
-    public const int AbiVersion = 3;
+    public const int AbiVersion = 4;
     public const long IgnoreIndex = -100;
 
     private const string Library = KernelLibrary.Name;
