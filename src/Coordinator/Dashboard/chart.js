@@ -101,21 +101,27 @@ export class Chart {
     context.textBaseline = "top";
     context.textAlign = "left";
     const marks = this.marks().map(mark => ({ ...mark, x: plot.valToPos(mark.at, "x", true) })).filter(({ x }) => x >= left && x <= left + width).sort((a, b) => b.x - a.x);
-    // From the right, where the newest are: a label ends before the next mark; that of the last may stand left of its own.
-    let room = left + width;
-    for (const { x, label, bad } of marks) {
+    context.lineWidth = ratio;
+    context.setLineDash([4 * ratio, 3 * ratio]);
+    for (const { x, bad } of marks) {
       context.strokeStyle = colour(bad ? "--failed" : "--mark");
-      context.lineWidth = ratio;
-      context.setLineDash([4 * ratio, 3 * ratio]);
       context.beginPath();
       context.moveTo(x, top);
       context.lineTo(x, top + height);
       context.stroke();
-      if (this.chartHeight < 180 || !label) continue;
+    }
+    // From the right, where the newest are: a label ends before the next mark; that of the last may stand left of its own, over others.
+    let room = left + width;
+    for (const { x, label } of this.chartHeight < 180 ? [] : marks.filter(mark => mark.label)) {
       const wide = context.measureText(label).width, fits = x + wide + 6 * ratio <= room, flips = !fits && room === left + width;
-      context.fillStyle = ink;
-      if (fits || flips) context.fillText(label, flips ? x - wide - 4 * ratio : x + 4 * ratio, top + 2 * ratio);
-      room = flips ? x - wide - 6 * ratio : x;
+      if (fits || flips) {
+        const from = flips ? x - wide - 4 * ratio : x + 4 * ratio;
+        context.fillStyle = colour("--surface");
+        context.fillRect(from - 2 * ratio, top, wide + 4 * ratio, 13 * ratio);
+        context.fillStyle = ink;
+        context.fillText(label, from, top + 2 * ratio);
+      }
+      room = Math.min(room, flips ? x - wide - 6 * ratio : x);
     }
     context.restore();
   }
