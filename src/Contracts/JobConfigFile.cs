@@ -48,7 +48,7 @@ public static class JobConfigFile
         {
             throw new ConfigException(problems);
         }
-        root.Entries.RemoveAll(entry => entry.Key == "$schema");  // for editors
+        root.Remove("$schema");  // for editors
         ConfigOverrides.Apply(root, sets ?? [], problems);
         var binder = new ConfigBinder(problems);
         var job = (JobConfig)binder.BindRecord(typeof(JobConfig), root, "");

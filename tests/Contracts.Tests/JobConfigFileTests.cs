@@ -177,6 +177,17 @@ public sealed class JobConfigFileTests
         }
     }
 
+    /// <summary>A client may send 2 MiB of them.</summary>
+    [Fact]
+    public void Very_many_keys_are_read_in_a_moment()
+    {
+        string mapping = string.Join(", ", Enumerable.Range(0, 90_000).Select(i => $"k{i}: v"));
+        long start = TimeProvider.System.GetTimestamp();
+        JobConfig job = JobConfigFile.Parse($"{Least}\n      mapping: {{{mapping}}}", "/jobs/wide.yaml");
+        Assert.Equal(90_000, job.Data.Train[0].Mapping.Count);
+        Assert.InRange(TimeProvider.System.GetElapsedTime(start), TimeSpan.Zero, TimeSpan.FromSeconds(20));
+    }
+
     [Fact]
     public void What_a_client_sends_has_absolute_paths()
     {

@@ -108,7 +108,7 @@ public sealed class HostileClientTests : IAsyncLifetime
         { """{"config": {"name": "ok", "seed": 1e400, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "the body is not what is expected here" },
         { """{"config": {"name": "ok", "checkpoint": {"store": "/tmp/\u0000x"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "control character" },
         { """{"config": {"name": "ok", "output": {"path": "out"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "give an absolute path" },
-        { """{"config": {"name": "ok", "training": {"steps": "x"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "a whole number is expected. Path: $.config.training.steps" },
+        { """{"config": {"name": "ok", "training": {"steps": "x"}, "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}}""", "a whole number is expected. Path: $.training.steps" },
         { """{"config": {"name": "ok"}}""", "keys are missing: " },
         { """{"config": {"name": "ok", "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}, "idempotency_key": ""}""", "1 to 200" },
         { """{"config": {"name": "ok", "model": {"config": "/m.json", "tokenizer": "/t"}, "data": {"train": [{"path": "/d.jsonl"}]}}, "idempotency_key": "a\nb"}""", "1 to 200" },

@@ -32,9 +32,16 @@ internal sealed class ConfigList(ConfigOrigin origin) : ConfigNode(origin)
 
 internal sealed class ConfigMap(ConfigOrigin origin) : ConfigNode(origin)
 {
-    public List<ConfigEntry> Entries { get; } = [];
+    private readonly OrderedDictionary<string, ConfigEntry> _entries = new(StringComparer.Ordinal);
 
-    public ConfigEntry? Find(string key) => Entries.Find(entry => entry.Key == key);
+    /// <summary>In the order in which they were written.</summary>
+    public OrderedDictionary<string, ConfigEntry>.ValueCollection Entries => _entries.Values;
+
+    public ConfigEntry? Find(string key) => _entries.GetValueOrDefault(key);
+
+    public void Add(ConfigEntry entry) => _entries.Add(entry.Key, entry);
+
+    public void Remove(string key) => _entries.Remove(key);
 }
 
 internal sealed class ConfigEntry(string key, ConfigOrigin origin, ConfigNode value)

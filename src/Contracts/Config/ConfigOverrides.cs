@@ -63,7 +63,7 @@ internal static partial class ConfigOverrides
         if (map.Find(step) is not { } entry)
         {
             entry = new ConfigEntry(step, origin, new ConfigMap(origin));
-            map.Entries.Add(entry);
+            map.Add(entry);
         }
         if (steps.Length == 1)
         {

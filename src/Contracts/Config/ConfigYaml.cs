@@ -146,7 +146,7 @@ internal sealed class ConfigYaml(string file, List<string> problems)
                 Add(key.Start, child, $"the key is given twice, first in line {first.Origin.Line}; keep one");
                 continue;
             }
-            map.Entries.Add(new ConfigEntry(key.Value, Origin(key.Start, option), value));
+            map.Add(new ConfigEntry(key.Value, Origin(key.Start, option), value));
         }
         return map;
     }

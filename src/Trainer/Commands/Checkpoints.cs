@@ -93,7 +93,7 @@ internal static class Checkpoints
             }
             catch (InvalidDataException error)
             {
-                await Console.Error.WriteLineAsync($"{error.Message}; \"trainer checkpoints verify\" tells which ones are good");
+                await Console.Error.WriteLineAsync($"{PlainText.Lines(error.Message)}; \"trainer checkpoints verify\" tells which ones are good");
                 return ExitCode.JobFailed;
             }
         });
