@@ -219,6 +219,11 @@ public sealed class CoordinatorClient : IDisposable
         using var request = new HttpRequestMessage(method, url) { Content = content };
         try
         {
+            if (content is not null)
+            {
+                // With its length known it goes in one piece, not in chunks.
+                await content.LoadIntoBufferAsync(cancellationToken);
+            }
             HttpResponseMessage response = await _http.SendAsync(request, until, cancellationToken);
             using HttpResponseMessage? ends = until is HttpCompletionOption.ResponseContentRead || !response.IsSuccessStatusCode ? response : null;
             if (response.IsSuccessStatusCode)

@@ -98,7 +98,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
 
     private static WebApplication Build(TrainerHome home, CoordinatorOptions options, CoordinatorEndpoints endpoints, CoordinatorCluster? cluster)
     {
-        WebApplicationBuilder builder = WebApplication.CreateSlimBuilder();
+        // Settings of whatever folder this was started in are none of ours, and nobody watches that folder and all below it.
+        WebApplicationBuilder builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory, Args = ["--hostBuilder:reloadConfigOnChange=false"] });
         const string Time = "yyyy-MM-ddTHH:mm:ss.fffZ ";
         if (options.JsonLog)
         {

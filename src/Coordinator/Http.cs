@@ -10,9 +10,14 @@ namespace Trainer.Coordinator;
 /// <summary>JSON in and out of a request.</summary>
 internal static class Http
 {
-    public static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type) =>
-        await JsonSerializer.DeserializeAsync(context.Request.Body, type, context.RequestAborted)
+    /// <summary>Read whole first, within the server's limit: a reader that may stop anywhere takes twice the time, for a thousand nodes a second.</summary>
+    public static async Task<T> ReadAsync<T>(HttpContext context, JsonTypeInfo<T> type)
+    {
+        using var body = new MemoryStream(4096);
+        await context.Request.Body.CopyToAsync(body, context.RequestAborted);
+        return JsonSerializer.Deserialize(body.GetBuffer().AsSpan(0, (int)body.Length), type)
             ?? throw new ApiException(StatusCodes.Status400BadRequest, "the body is null");
+    }
 
     public static Task AnswerAsync<T>(HttpContext context, T answer, JsonTypeInfo<T> type) =>
         context.Response.WriteAsJsonAsync(answer, type, cancellationToken: context.RequestAborted);

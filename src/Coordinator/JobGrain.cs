@@ -19,6 +19,9 @@ public sealed partial class JobGrain(
 {
     private const string WakeUp = "wake-up";
 
+    /// <summary>A position in the queue from which on a job looks less often: the looks of many thousands cost more than heartbeats.</summary>
+    private const int FarBack = 1000;
+
     private static readonly TimeSpan s_slowStore = TimeSpan.FromSeconds(3);
 
     private IGrainTimer? _timer;
@@ -146,6 +149,7 @@ public sealed partial class JobGrain(
         TimeSpan period = Job switch
         {
             null or { Status: JobStatus.Paused } => TimeSpan.Zero,
+            { Status: JobStatus.Queued, Position: > FarBack } => options.QueuedPoll * 3,
             { Status: JobStatus.Queued } => options.QueuedPoll,
             { } job => job.Status.IsTerminal() ? TimeSpan.Zero : options.Poll,
         };

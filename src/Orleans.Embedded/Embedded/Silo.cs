@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Globalization;
 using System.Reflection;
 using Microsoft.Extensions.DependencyInjection;
@@ -13,7 +14,8 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
 {
     private readonly EmbeddedSiloOptions _options;
     private readonly Dictionary<GrainId, Activation> _activations = [];
-    private readonly Dictionary<Type, Type> _classes = [];
+    private readonly ConcurrentDictionary<Type, string> _typeNames = new();
+    private readonly ConcurrentDictionary<string, Type> _classes = new(StringComparer.Ordinal);
     private ITimer? _collector;
 
     public Silo(IServiceProvider services, IOptions<EmbeddedSiloOptions> options, TimeProvider time, ILogger<Silo> log)
@@ -43,7 +45,7 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
         where TGrainInterface : IGrainWithStringKey
     {
         ArgumentException.ThrowIfNullOrEmpty(primaryKey);
-        return GrainProxy.Create<TGrainInterface>(this, new GrainId(TypeName(ClassOf(typeof(TGrainInterface))), primaryKey));
+        return GrainProxy.Create<TGrainInterface>(this, new GrainId(_typeNames.GetOrAdd(typeof(TGrainInterface), static found => TypeName(ClassOf(found))), primaryKey));
     }
 
     public async Task StartAsync(CancellationToken cancellationToken)
@@ -108,7 +110,7 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
             {
                 if (!_activations.TryGetValue(request.Target, out Activation? activation))
                 {
-                    activation = new Activation(this, request.Target, ClassOf(request.Target.Type));
+                    activation = new Activation(this, request.Target, _classes.GetOrAdd(request.Target.Type, static type => ClassOf(type)));
                     _activations.Add(request.Target, activation);
                     SiloInstruments.Count(request.Target.Type, 1);
                 }
@@ -154,19 +156,11 @@ public sealed partial class Silo : IGrainFactory, IHostedService, IAsyncDisposab
         }
     }
 
-    private Type ClassOf(Type grainInterface)
+    private static Type ClassOf(Type grainInterface)
     {
-        lock (_classes)
-        {
-            if (!_classes.TryGetValue(grainInterface, out Type? found))
-            {
-                Type[] classes = [.. GrainClasses().Where(grainInterface.IsAssignableFrom)];
-                found = classes.Length == 1 ? classes[0] : throw new InvalidOperationException(
-                    $"{grainInterface} has {classes.Length} grain classes; the embedded engine needs exactly one");
-                _classes.Add(grainInterface, found);
-            }
-            return found;
-        }
+        Type[] classes = [.. GrainClasses().Where(grainInterface.IsAssignableFrom)];
+        return classes.Length == 1 ? classes[0] : throw new InvalidOperationException(
+            $"{grainInterface} has {classes.Length} grain classes; the embedded engine needs exactly one");
     }
 
     /// <summary>Of a reminder whose interface nobody has asked for yet.</summary>

@@ -126,6 +126,7 @@ internal sealed class SqliteStore : IAsyncDisposable
         using var command = new SqliteCommand("""
             PRAGMA journal_mode = WAL;
             PRAGMA synchronous = FULL;
+            PRAGMA cache_size = -32768;
             CREATE TABLE IF NOT EXISTS grain_state (type TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL,
                 json TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (type, key, name)) WITHOUT ROWID;
             CREATE TABLE IF NOT EXISTS reminder (type TEXT NOT NULL, key TEXT NOT NULL, name TEXT NOT NULL,

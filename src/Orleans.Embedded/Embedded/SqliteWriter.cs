@@ -14,6 +14,9 @@ internal sealed partial class SqliteWriter(Func<SqliteConnection> open, ILogger 
 
     private static readonly TimeSpan s_remarkable = TimeSpan.FromSeconds(2);
 
+    /// <summary>Between two commits while several share each: on a fast disk hundreds of small ones a second would cost more than what they hold.</summary>
+    private static readonly TimeSpan s_shared = TimeSpan.FromMilliseconds(4);
+
     private readonly Queue<Change> _waiting = [];
     private Task? _thread;
     private bool _closed;
@@ -64,6 +67,10 @@ internal sealed partial class SqliteWriter(Func<SqliteConnection> open, ILogger 
             if (took > s_remarkable)
             {
                 LogSlow(took.TotalSeconds, changes.Length);
+            }
+            if (changes.Length > 1 && took < s_shared)
+            {
+                Thread.Sleep(s_shared - took);
             }
         }
         connection?.Dispose();

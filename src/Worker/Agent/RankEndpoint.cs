@@ -21,7 +21,8 @@ internal sealed class RankEndpoint : IAsyncDisposable
     /// <summary>Starts to answer.</summary>
     public static async Task<RankEndpoint> StartAsync(string socket, RankSupervisor supervisor, ILoggerFactory logs, CancellationToken cancellationToken)
     {
-        WebApplicationBuilder builder = WebApplication.CreateSlimBuilder();
+        // As in the coordinator: no settings of the working folder, and no watch on it.
+        WebApplicationBuilder builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory, Args = ["--hostBuilder:reloadConfigOnChange=false"] });
         builder.Services.AddSingleton(logs);
         builder.Services.AddSingleton<IHostLifetime, GuestLifetime>();
         builder.WebHost.ConfigureKestrel(kestrel =>

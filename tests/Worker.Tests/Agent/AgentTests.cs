@@ -8,6 +8,9 @@ namespace Trainer.Worker.Tests.Agent;
 
 public sealed class AgentTests : IAsyncLifetime
 {
+    /// <summary>Seconds: less than the 5 in which a dead rank has to be known, more than a busy machine may stand still.</summary>
+    private const double AtOnce = 3;
+
     private static readonly RankName s_demo = AgentHome.Name("demo-abcd", 1);
 
     private readonly AgentHome _home = new();
@@ -51,7 +54,7 @@ public sealed class AgentTests : IAsyncLifetime
     [InlineData("SIGILL", "killed by SIGILL; its last words: boom")]
     [InlineData("SIGBUS", "killed by SIGBUS; its last words: boom")]
     [InlineData("exit3", "exited with code 3 without a result; its last words: cannot go on")]
-    public async Task A_dead_rank_is_reported_within_a_second_with_how_it_ended(string how, string words)
+    public async Task A_dead_rank_is_reported_at_once_with_how_it_ended(string how, string words)
     {
         Coordinator.Order(AgentHome.Assign("demo-abcd", 1));
         await _home.StartAsync();
@@ -62,7 +65,7 @@ public sealed class AgentTests : IAsyncLifetime
         long start = Stopwatch.GetTimestamp();
         RankState ended = await _home.UntilAsync(s_demo, state => !state.Alive);
 
-        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 1);
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, AtOnce);
         Assert.Equal((words, null), (ended.LastWords, ended.Result));
     }
 
@@ -97,7 +100,7 @@ public sealed class AgentTests : IAsyncLifetime
         long start = Stopwatch.GetTimestamp();
         _home.Do(s_demo, "SIGSEGV");
         Assert.StartsWith("its process is gone", (await _home.UntilAsync(s_demo, state => !state.Alive)).LastWords, StringComparison.Ordinal);
-        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 1);
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, AtOnce);
     }
 
     [Fact]
@@ -183,7 +186,7 @@ public sealed class AgentTests : IAsyncLifetime
         Assert.Equal((RankOrder.Continue, "h:1"), (reply.Order, reply.Rendezvous));
         Assert.Equal((before.Process, 6), (after.Process, after.Report!.Step));
         Assert.Equal([before.Process!.Pid], _home.Pids(s_demo));
-        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 2.5);
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, AtOnce);
     }
 
     [Fact]
@@ -197,14 +200,14 @@ public sealed class AgentTests : IAsyncLifetime
         await HeartbeatAsync(s_demo, endpoint: "h:4711");
         RankState state = await _home.UntilAsync(s_demo, state => state.Report?.Endpoint is not null);
 
-        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 1);
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, AtOnce);
         Assert.Equal(("h:4711", "all-reduce"), (state.Report!.Endpoint, state.Report.Activity));
-        Assert.InRange(state.SilentSeconds, 0, 1);
+        Assert.InRange(state.SilentSeconds, 0, AtOnce);
         start = Stopwatch.GetTimestamp();
         Coordinator.Order();
         Coordinator.Tell();
         await AgentHome.UntilAsync(() => _home.Pids(s_demo).Length == 0);
-        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, 1);
+        Assert.InRange(Stopwatch.GetElapsedTime(start).TotalSeconds, 0, AtOnce);
         Assert.Equal("Bearer secret", Coordinator.Authorization);
         Assert.DoesNotContain("secret", _home.Options.ToString(), StringComparison.Ordinal);
         Assert.True(File.GetUnixFileMode(_home.Home.AgentSocket) == (UnixFileMode.UserRead | UnixFileMode.UserWrite));
@@ -216,14 +219,19 @@ public sealed class AgentTests : IAsyncLifetime
         Coordinator.Order(AgentHome.Assign("demo-abcd", 1));
         await _home.StartAsync();
         await _home.RunningAsync(s_demo);
+        long start = Stopwatch.GetTimestamp();
         await HeartbeatAsync(s_demo, ticks: 1);
         await Task.Delay(700);
         await HeartbeatAsync(s_demo, ticks: 1);
+        double between = Stopwatch.GetElapsedTime(start).TotalSeconds;
 
         RankState state = await _home.UntilAsync(s_demo, state => state.StillSeconds > 1.2);
-        Assert.InRange(state.StillSeconds - state.SilentSeconds, 0.6, 1.5);
+        Assert.InRange(state.StillSeconds - state.SilentSeconds, 0.6, between);
+        start = Stopwatch.GetTimestamp();
         await HeartbeatAsync(s_demo, ticks: 2);
-        Assert.InRange((await _home.UntilAsync(s_demo, state => state.Report!.Ticks == 2)).StillSeconds, 0, 1.1);
+        // Counted from the heartbeat on, however long this machine took to tell.
+        RankState moved = await _home.UntilAsync(s_demo, state => state.Report!.Ticks == 2);
+        Assert.InRange(moved.StillSeconds, 0, Stopwatch.GetElapsedTime(start).TotalSeconds);
     }
 
     [Fact]
