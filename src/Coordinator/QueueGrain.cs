@@ -19,8 +19,8 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
     private static readonly TimeSpan s_look = TimeSpan.FromMilliseconds(500);
     private static readonly TimeSpan s_moment = TimeSpan.FromMilliseconds(25);
 
-    /// <summary>More at once would delay the heartbeats of every node behind the starts of a thousand jobs.</summary>
-    private const int MostInAMoment = 6;
+    /// <summary>Grants a second, and in one go however late it comes: more would delay every node's heartbeat behind the starts of a thousand jobs.</summary>
+    private const int Pace = 220, MostAtOnce = 12;
 
     private readonly Dictionary<JobId, Entry> _jobs = [];
     private readonly SortedSet<Entry> _waiting = new(Comparer<Entry>.Create((a, b) => Placement.Order(a.Request).CompareTo(Placement.Order(b.Request))));
@@ -29,7 +29,6 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
     /// <summary>Slots that jobs hold, by node and by project.</summary>
     private readonly Dictionary<string, Dictionary<JobId, int>> _held = new(StringComparer.Ordinal);
     private readonly Dictionary<string, int> _used = new(StringComparer.Ordinal);
-    private Dictionary<JobId, int> _positions = [];
     private JobId? _lastGranted;
     private IGrainTimer? _soon;
     private long _activated, _surveyed, _numbered, _looked, _placed;
@@ -56,7 +55,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         }
         Place(except: request.Job);
         return Task.FromResult(entry.Nodes.IsEmpty
-            ? new QueuePlace { Reason = Why(entry), Position = _positions.TryGetValue(request.Job, out int position) ? position : null }
+            ? new QueuePlace { Reason = Why(entry), Position = entry.Position }
             : new QueuePlace { Nodes = entry.Nodes });
     }
 
@@ -225,9 +224,10 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         {
             return;
         }
+        int most = (int)Math.Round(Math.Min(MostAtOnce, Pace * time.GetElapsedTime(_placed).TotalSeconds));
         ImmutableArray<(JobId Job, ImmutableArray<string> Nodes)> granted =
-            Placement.Decide(Free(), _waiting.Select(entry => entry.Request), _used, Quotas, time.GetUtcNow(), MostInAMoment);
-        _changed = granted.Length == MostInAMoment;
+            Placement.Decide(Free(), _waiting.Select(entry => entry.Request), _used, Quotas, time.GetUtcNow(), most);
+        _changed = granted.Length == most;
         foreach ((JobId job, ImmutableArray<string> nodes) in granted)
         {
             Grant(_jobs[job], nodes);
@@ -283,7 +283,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         }
         string pool = this.GetPrimaryKeyString();
         Survey();
-        string position = $"position {_positions.GetValueOrDefault(entry.Request.Job, _waiting.Count)} of {_waiting.Count}";
+        string position = $"position {entry.Position ?? _waiting.Count} of {_waiting.Count}";
         int ranks = entry.Request.Ranks, slots = _free, all = _all;
         if (Quotas.TryGetValue(entry.Request.Project, out int most) && _used.GetValueOrDefault(entry.Request.Project) + ranks > most)
         {
@@ -309,7 +309,11 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         }
         if (time.GetElapsedTime(_numbered) > s_numbering)
         {
-            _positions = _waiting.Select((waiting, index) => (waiting.Request.Job, index)).ToDictionary(pair => pair.Job, pair => pair.index + 1);
+            int position = 0;
+            foreach (Entry waiting in _waiting)
+            {
+                waiting.Position = ++position;
+            }
             _numbered = time.GetTimestamp();
         }
     }
@@ -334,6 +338,9 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
         public QueueRequest Request { get; set; } = request;
         public ImmutableArray<string> Nodes { get; set; } = [];
         public long Asked { get; set; }
+
+        /// <summary>In the queue, when it was last numbered.</summary>
+        public int? Position { get; set; }
     }
 
     private sealed record Node(NodeOffer Offer, long Heard)
