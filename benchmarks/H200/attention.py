@@ -4,7 +4,7 @@
 
 Needs PyTorch with Triton. TFLOP/s count 4*B*H*S*S*D forward, halved for causal, and 2.5 times that backward.
 """
-import ctypes as C, math, os, random, statistics, subprocess, sys
+import ctypes as C, itertools, math, os, random, statistics, subprocess, sys
 import torch, torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from triton.testing import do_bench
@@ -129,8 +129,8 @@ def full():
 
 
 def varlen():
-    for n, m, d, longest, count in ((28, 4, 128, 4096, 8), (14, 2, 64, 2048, 16)):
-        random.seed(1)
+    for (n, m, d, longest, count), seed in itertools.product(((28, 4, 128, 4096, 8), (14, 2, 64, 2048, 16)), (1, 2, 3)):
+        random.seed(seed)
         drawn = [random.randint(1, longest) for _ in range(count)]
         cases = {}
         for name, lengths in (("dense", [longest] * round(sum(drawn) / longest)), ("drawn", drawn)):
@@ -144,7 +144,7 @@ def varlen():
                 for name in list(cases)[::(-1) ** pair]:
                     times[name][i].append(milliseconds(cases[name][i][1]))
         rates = {name: [work / statistics.median(seen) / 1e9 for (work, _), seen in zip(cases[name], times[name])] for name in cases}
-        print("varlen", (n, m, d), count, "lengths in 1 ..", longest, ":", sum(drawn), "tokens; forward, any order, deterministic:",
+        print("varlen", (n, m, d), count, "lengths in 1 ..", longest, "seed", seed, ":", sum(drawn), "tokens, longest", max(drawn), ";  forward, any order, deterministic:",
               ", ".join("%.0f of %.0f (%.2f)" % (x, y, x / y) for x, y in zip(rates["drawn"], rates["dense"])), flush=True)
 
 

@@ -250,12 +250,12 @@ template <class T, int Dim, int DsTiles>
 void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream) {
     using Size = Sizes<Dim, DsTiles>;
     const tn_attention_shape& s = args.shape;
-    const int group = s.q_heads / s.kv_heads;
     Parameters p{attention(s), matrix(args.q_TNH), matrix(args.k_TMH), matrix(args.v_TMH), matrix(args.dout_TNH), matrix(args.dk_TMH),
-                 matrix(args.dv_TMH), args.lse_NT, delta, dq_NTH,
-                 l2_order(8 * s.q_tokens * s.head_dim * group, s.kv_heads, 1, current_device().multiprocessors), {}};
+                 matrix(args.dv_TMH), args.lse_NT, delta, dq_NTH, {}, {}};
+    const int multiprocessors = current_device().multiprocessors;
     for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, Size::keys)) {
         p.tiles = tiles;
+        p.order = key_order<Size::keys, Size::rows>(s, tiles, multiprocessors);
         launch(backward_any_order<T, Dim, DsTiles>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads, threads,
                Size::bytes, stream, p);
     }

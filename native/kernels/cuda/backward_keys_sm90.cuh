@@ -39,7 +39,7 @@ struct KeyBarriers {
 // Two consumers, or three: these have registers for fewer queries a visit, but more that runs beside softmax.
 template <int Dim, bool AnyOrder>
 struct KeySizes {
-    static constexpr bool three = Dim == 64 && !AnyOrder;
+    static constexpr bool three = Dim == 64 && !AnyOrder, may_meet = Dim == 128 && AnyOrder;
     static constexpr int consumers = three ? 3 : 2, threads = 128 * (consumers + 1), stages = key_stages;
     // Together what the block was launched with: 128 registers a thread for four warpgroups, 168 for three.
     static constexpr int producer_registers = three ? 32 : 40, consumer_registers = three ? 160 : 232;
@@ -55,6 +55,14 @@ struct KeySizes {
     static constexpr int ds_barriers = barriers + KeyBarriers::bytes, bytes = ds_barriers + 32;
     static constexpr int aligned_bytes = bytes + 1024;
 };
+
+// Where blocks of queries have 128 rows, of half the bytes, meeting costs more than it saves.
+template <class Size>
+__device__ inline Visit visit_of(const KeyWork& w, int index) {
+    if constexpr (Size::may_meet)
+        if (w.meets) return w.meeting_visit(index);
+    return w.visit(index);
+}
 
 // Whether the copy engine brings rows of the next sequence with this block of queries.
 template <int Rows>
@@ -73,7 +81,7 @@ __device__ void feed_queries(const BackwardParameters& p, const KeyWork& w, uint
     copy_pages<Dim>(base + Size::k, Size::keys, p.k, barriers.keys_full(), w.kv_head, w.sequence.k_begin + w.first_key);
     copy_pages<Dim>(base + Size::v, Size::keys, p.v, barriers.keys_full(), w.kv_head, w.sequence.k_begin + w.first_key);
     for (int visit = 0; visit < visits; ++visit) {
-        const auto [head, block] = w.visit(visit);
+        const auto [head, block] = visit_of<Size>(w, visit);
         const int token = w.sequence.q_begin + block * Size::rows;
         wait(barriers.empty(turn.stage), turn.parity ^ 1);
         const uint32_t landed = brings_foreign_rows<Size::rows>(p, w, block) ? KeyBarriers::landed : 0;
@@ -93,7 +101,7 @@ __device__ void clear_foreign_rows(const BackwardParameters& p, const KeyWork& w
     const int lane = threadIdx.x % 32, visits = w.visits();
     uint32_t parities = 0;  // a bit for each stage
     for (int visit = 0; visit < visits; ++visit) {
-        const int block = w.visit(visit).block, stage = visit % key_stages;
+        const int block = visit_of<Size>(w, visit).block, stage = visit % key_stages;
         if (!brings_foreign_rows<Size::rows>(p, w, block)) continue;
         wait(barriers.q_full(stage) + KeyBarriers::landed, parities >> stage & 1);
         wait(barriers.dout_full(stage) + KeyBarriers::landed, parities >> stage & 1);
@@ -123,7 +131,7 @@ __device__ void feed_rows(const BackwardParameters& p, const KeyWork& w, uint32_
     Turn<key_stages> turn;
     const int lane = threadIdx.x % 32, visits = w.visits();
     for (int visit = 0; visit < visits; ++visit) {
-        const auto [head, block] = w.visit(visit);
+        const auto [head, block] = visit_of<Size>(w, visit);
         const int first_row = block * Size::rows;
         const int64_t first_token = w.sequence.q_begin + first_row;
         float lse[Size::rows / 32], delta[Size::rows / 32];

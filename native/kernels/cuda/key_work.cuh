@@ -12,28 +12,50 @@ struct Visit {
 // A block of keys, and the visits that it needs: every block of queries that sees it, of every query head of the group.
 struct KeyWork {
     Sequence sequence;
-    int kv_head, first_key, group, begin_block, end_block;
+    int kv_head, number, first_key, group, begin_block, end_block;  // number: of the block of keys in its sequence
     int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) of queries need no mask, given zeros beyond the sequence
+    bool meets, descends;            // see meeting_visit
 
-    __device__ int visits() const { return group * (end_block - begin_block); }
+    __host__ __device__ int visits() const { return group * (end_block - begin_block); }
+
+    // Heads in turn, queries upwards.
     __device__ Visit visit(int index) const {
         const int blocks = end_block - begin_block;
         return {kv_head * group + index / blocks, begin_block + index % blocks};
     }
+
+    // All heads of a run of query blocks, run after run, so that whoever works on these heads does so at the same queries: they and
+    // their dq come from DRAM once, and what DRAM takes of the chip's power its clock would pay for. Under a causal mask the first
+    // thread blocks start together and end one after another, the next start as those end and end together, and so on in turn:
+    // the former come down from the last queries, the latter go up. Within a run each begins elsewhere, since additions to one
+    // place of dq wait for each other.
+    __device__ Visit meeting_visit(int index) const {
+        constexpr int run = 8, apart = 11;
+        const int blocks = end_block - begin_block, runs = (blocks + run - 1) / run, lowest = blocks - (runs - 1) * run;
+        int below = 0, within = index;  // whole runs under this one, the lowest not counted, and visits since this one began
+        if (descends) {
+            below = runs - 1 - index / (group * run);
+            within = index % (group * run);
+        } else if (index >= group * lowest) {
+            below = 1 + (index - group * lowest) / (group * run);
+            within = (index - group * lowest) % (group * run);
+        }
+        const int width = below == 0 ? lowest : run, first = begin_block + (below == 0 ? 0 : lowest + (below - 1) * run);
+        const int place = (within + number * apart) % (group * width);
+        return {kv_head * group + place / width, first + place % width};
+    }
     __device__ bool masked(int block) const { return block < all_see_begin || block >= all_see_end; }
 };
 
-// index counts tiles times key heads in the order of `order`.
 template <int Keys, int TileRows>
-__device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
-    const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
-    const Tile tile = find_tile(tiles, Axis::keys, at.tile);
+__host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile, int kv_head) {
     const Sequence& s = tile.sequence;
     KeyWork w;
     w.sequence = s;
-    w.kv_head = at.head;
+    w.kv_head = kv_head;
     w.group = a.q_heads / a.kv_heads;
-    w.first_key = (tile.levels - 1 - tile.level) * Keys;  // under a causal mask the first keys have the most work
+    w.number = tile.levels - 1 - tile.level;  // under a causal mask the first keys have the most work
+    w.first_key = w.number * Keys;
     const int last_key = min(w.first_key + Keys, s.k_length) - 1;
     const Visible seeing = seeing_queries(a, s, w.first_key, last_key);
     w.begin_block = seeing.from / TileRows;
@@ -42,7 +64,31 @@ __device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const
     w.all_see_begin = whole ? (seeing_queries(a, s, last_key, last_key).from + TileRows - 1) / TileRows : w.end_block;
     const int first_key_end = seeing_queries(a, s, w.first_key, w.first_key).end;
     w.all_see_end = first_key_end < s.q_length ? first_key_end / TileRows : w.end_block;
+    w.meets = w.descends = false;
     return w;
+}
+
+// index counts tiles times key heads in the order of `order`.
+template <int Keys, int TileRows>
+__device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
+    const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
+    KeyWork w = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, at.tile), at.head);
+    w.meets = a.causal && w.group > 1;
+    w.descends = index / order.at_once % 2 == 0;
+    return w;
+}
+
+// l2_order, unless its thread blocks would end much later than when those with most work start first, whatever their head: packed
+// sequences of many lengths would leave multiprocessors idle.
+template <int Keys, int TileRows>
+Order key_order(const tn_attention_shape& shape, const Tiles& tiles, int32_t multiprocessors) {
+    const int64_t group_bytes = 8 * shape.q_tokens * shape.head_dim * (shape.q_heads / shape.kv_heads);
+    const Order order = l2_order(group_bytes, shape.kv_heads, 1, multiprocessors);
+    if (!may_end_unevenly(order, tiles, shape.kv_heads)) return order;
+    const Attention a = attention(shape);
+    std::vector<int32_t> work(tiles.count);
+    for (int32_t i = 0; i < tiles.count; ++i) work[i] = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, i), 0).visits();
+    return balanced_order(order, tiles, shape.kv_heads, work);
 }
 
 }  // namespace trainer::cuda

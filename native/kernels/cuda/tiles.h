@@ -57,10 +57,18 @@ inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t
 // section_tiles tiles, so that the keys and values of the heads in work stay in the L2 cache.
 struct Order {
     int32_t section_heads, section_tiles;
+    int32_t at_once;  // thread blocks that run at the same time: one a multiprocessor
 };
 
 // `group` of the heads that own the tiles stream the same group_bytes. A section runs for about one wave of thread blocks.
 Order l2_order(int64_t group_bytes, int32_t heads, int32_t group, int32_t multiprocessors);
+
+// Whether one order of thread blocks can end much later than another: there are more than run at once, and not many times more.
+bool may_end_unevenly(const Order& order, const Tiles& tiles, int32_t heads);
+
+// `order`, unless with all heads at once the last thread block ends so much sooner that it outweighs the cache. work: of each tile,
+// in visits.
+Order balanced_order(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work);
 
 struct HeadTile {
     int32_t tile, head;
