@@ -34,7 +34,7 @@ internal static class ScaleBenchmark
         Task[] running = [.. all.Select((node, i) => node.RunAsync(TimeSpan.FromSeconds((double)i / nodes), end.Token))];
         await Task.Delay(s_joining);
         Report("joining", joining.Describe());
-        double cpu = coordinator.CpuSeconds;
+        double cpu = coordinator.CpuSeconds, own = Environment.CpuUsage.TotalTime.TotalSeconds;
         start = Stopwatch.GetTimestamp();
         open.SetResult();
         while (ledger.Complete < jobs)
@@ -46,14 +46,15 @@ internal static class ScaleBenchmark
                 await failed;
             }
         }
-        double busy = (coordinator.CpuSeconds - cpu) / Stopwatch.GetElapsedTime(start).TotalSeconds;
+        double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
+        double busy = (coordinator.CpuSeconds - cpu) / seconds, load = (Environment.CpuUsage.TotalTime.TotalSeconds - own) / seconds;
         await end.CancelAsync();
         await Task.WhenAll(running).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         Array.ForEach(all, node => node.Dispose());
 
         Report("placements", $"{ledger.PerSecond:0} gangs/s over all, {ledger.MedianPerSecond:0} in the median second");
         Report("heartbeats", latencies.Describe());
-        Report("coordinator", $"peak {coordinator.PeakMiB:0} MiB, {busy * 100:0}% of a core while placing");
+        Report("coordinator", $"peak {coordinator.PeakMiB:0} MiB, {busy * 100:0}% of a core while placing, the load {load * 100:0}%");
         Report("wrong", ledger.Problems.IsEmpty ? "nothing: every gang whole, once, within the slots" : string.Join("; ", ledger.Problems.Take(5)));
         return ledger.Problems.IsEmpty ? 0 : 1;
     }

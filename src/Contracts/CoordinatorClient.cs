@@ -164,8 +164,8 @@ public sealed class CoordinatorClient : IDisposable
 
     /// <summary>Says how a node is; the answer is everything that it is to run.</summary>
     public Task<NodeOrders> ReportAsync(NodeReport report, CancellationToken cancellationToken = default) =>
-        SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(report.Node)}/report?contract={report.Contract}", JsonContent.Create(report, ContractsJson.Default.NodeReport),
-            ContractsJson.Default.NodeOrders, cancellationToken);
+        SendAsync(HttpMethod.Post, $"v1/nodes/{Uri.EscapeDataString(report.Node)}/report?contract={report.Contract}", JsonContent.Create(report, ContractsJson.Terse.NodeReport),
+            ContractsJson.Terse.NodeOrders, cancellationToken);
 
     /// <summary>Returns when there may be new orders for a node, or after a while.</summary>
     public async Task WaitForOrdersAsync(string node, CancellationToken cancellationToken = default) =>

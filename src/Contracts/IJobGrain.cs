@@ -7,9 +7,9 @@ namespace Trainer.Contracts;
 [Alias("trainer.job.v1")]
 public interface IJobGrain : IGrainWithStringKey
 {
-    /// <summary>Creates the job; asked again, returns what there is.</summary>
+    /// <summary>Creates the job; asked again by the same submission, returns what there is. Null: the id is another submission's.</summary>
     [Alias("submit")]
-    Task<JobRecord> Submit(JobSpec spec);
+    Task<JobRecord?> Submit(JobSpec spec);
 
     /// <summary>Null when there is no such job.</summary>
     [Alias("get")]

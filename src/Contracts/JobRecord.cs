@@ -29,6 +29,9 @@ public sealed record JobSpec
 
     /// <summary>The span (W3C trace context) below which telemetry tells what happens to the job.</summary>
     [Id(8)] public string? TraceParent { get; init; }
+
+    /// <summary>Of one submission and no other: two that draw the same id must not be taken for one. Null: submitted to an older coordinator.</summary>
+    [Id(9)] public string? Submission { get; init; }
 }
 
 /// <summary>Why ranks were asked to stop.</summary>

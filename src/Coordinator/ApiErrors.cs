@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.RegularExpressions;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Http.Features;
 using Microsoft.Extensions.Logging;
 using Orleans.Runtime;
 using Trainer.Contracts;
@@ -17,6 +18,8 @@ internal sealed class ApiException(int status, string message) : Exception(messa
 /// <summary>Turns what a client did wrong into one sentence; everything else is logged and answered without detail.</summary>
 internal static partial class ApiErrors
 {
+    private static readonly TimeSpan s_linger = TimeSpan.FromSeconds(2);
+
     public static void UseApiErrors(this IApplicationBuilder app, ILogger log) => app.Use(async (context, next) =>
     {
         try
@@ -41,8 +44,34 @@ internal static partial class ApiErrors
             }
             context.Response.StatusCode = status;
             await context.Response.WriteAsJsonAsync(new ApiError { Error = text }, ContractsJson.Default.ApiError);
+            await LingerAsync(context);
         }
     });
+
+    /// <summary>
+    /// A connection that ends while its client still sends is reset, and the client never reads why. So what is left of a body that is
+    /// too large, but not beyond measure, is read and thrown away after the answer.
+    /// </summary>
+    private static async Task LingerAsync(HttpContext context)
+    {
+        if (context.Features.Get<IHttpMaxRequestBodySizeFeature>() is not { IsReadOnly: false, MaxRequestBodySize: { } most } limit
+            || context.Request.ContentLength is not { } length || length <= most || length > 16 * most || context.Request.Headers.Expect.Count > 0)
+        {
+            return;
+        }
+        limit.MaxRequestBodySize = length;
+        using var patience = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted);
+        patience.CancelAfter(s_linger);
+        try
+        {
+            await context.Response.CompleteAsync();
+            await context.Request.Body.CopyToAsync(Stream.Null, patience.Token);
+        }
+        catch (Exception error) when (error is IOException or OperationCanceledException)
+        {
+            // It went, or sends too slowly to be waited for.
+        }
+    }
 
     /// <summary>Without the names of our types, which mean nothing to a client.</summary>
     private static string InWords(JsonException error)

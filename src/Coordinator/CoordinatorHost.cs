@@ -82,6 +82,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
     /// <summary>For what else runs in this process.</summary>
     public ILoggerFactory Logs => _app.Services.GetRequiredService<ILoggerFactory>();
 
+    internal IGrainFactory Grains => _app.Services.GetRequiredService<IGrainFactory>();
+
     /// <summary>Jobs that clients follow at the moment.</summary>
     internal JobWatches Watches => _app.Services.GetRequiredService<JobWatches>();
 

@@ -62,7 +62,7 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         using Activity? submitting = span;
         var spec = new JobSpec
         {
-            Id = await NewIdAsync(config.Name),
+            Id = JobId.New(config.Name),
             Name = config.Name,
             Priority = config.Priority,
             Config = JobConfigJson.Write(config),
@@ -71,10 +71,11 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
             Pool = config.Resources.Pool,
             Ranks = config.Resources.Ranks,
             TraceParent = trace,
+            Submission = Guid.NewGuid().ToString("N"),
         };
         JobRecord? job = request.IdempotencyKey is { } key
             ? await grains.GetGrain<ISubmissionGrain>($"{project}/{key}").Submit(spec)
-            : await Grain(spec.Id).Submit(spec);
+            : await SubmitNewAsync(spec);
         if (job is null)
         {
             throw new ApiException(StatusCodes.Status409Conflict,
@@ -155,15 +156,14 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
     }
 
     /// <summary>Thousands of jobs may have one name, so that chance alone does not tell their ids apart.</summary>
-    private async Task<JobId> NewIdAsync(string name)
+    private async Task<JobRecord> SubmitNewAsync(JobSpec spec)
     {
-        JobId id;
-        do
+        JobRecord? job;
+        while ((job = await Grain(spec.Id).Submit(spec)) is null)
         {
-            id = JobId.New(name);
+            spec = spec with { Id = JobId.New(spec.Name) };
         }
-        while (await Grain(id).Get() is not null);
-        return id;
+        return job;
     }
 
     /// <summary>By id, by unique name, or by the unique beginning of an id.</summary>

@@ -19,8 +19,8 @@ public sealed partial class JobGrain(
 {
     private const string WakeUp = "wake-up";
 
-    /// <summary>A position in the queue from which on a job looks less often: the looks of many thousands cost more than heartbeats.</summary>
-    private const int FarBack = 1000;
+    /// <summary>Jobs in front that add one period between two looks at a job's place, up to twelve: the looks of many thousands cost more than heartbeats.</summary>
+    private const int FarBack = 500, MostPeriods = 12;
 
     private static readonly TimeSpan s_slowStore = TimeSpan.FromSeconds(3);
 
@@ -54,11 +54,11 @@ public sealed partial class JobGrain(
         return Task.CompletedTask;
     }
 
-    public async Task<JobRecord> Submit(JobSpec spec)
+    public async Task<JobRecord?> Submit(JobSpec spec)
     {
         if (Job is not null)
         {
-            return Job;
+            return Job.Spec.Submission == spec.Submission ? Job : null;
         }
         spec = InStore(spec);
         await Index.Register(JobIndexEntry.Of(spec, time.GetUtcNow()));
@@ -149,8 +149,7 @@ public sealed partial class JobGrain(
         TimeSpan period = Job switch
         {
             null or { Status: JobStatus.Paused } => TimeSpan.Zero,
-            { Status: JobStatus.Queued, Position: > FarBack } => options.QueuedPoll * 3,
-            { Status: JobStatus.Queued } => options.QueuedPoll,
+            { Status: JobStatus.Queued, Position: var position } => options.QueuedPoll * Math.Clamp((position ?? 0) / FarBack, 1, MostPeriods),
             { } job => job.Status.IsTerminal() ? TimeSpan.Zero : options.Poll,
         };
         if (period == _period)

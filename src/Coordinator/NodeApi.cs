@@ -55,7 +55,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         }
         NodeOrders orders = await grains.GetGrain<INodeGrain>(report.Node).Report(report)
             ?? throw new ApiException(StatusCodes.Status409Conflict, $"another agent reports as node {report.Node}");
-        await Http.AnswerAsync(context, orders, ContractsJson.Default.NodeOrders);
+        await Http.AnswerAsync(context, orders, ContractsJson.Terse.NodeOrders);
         metrics.Heard(time.GetElapsedTime(start));
     }
 

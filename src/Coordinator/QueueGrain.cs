@@ -11,7 +11,9 @@ namespace Trainer.Coordinator;
 /// </summary>
 public sealed class QueueGrain([PersistentState("queue")] IPersistentState<QueueState> state, TimeProvider time) : Grain, IQueueGrain
 {
-    private static readonly TimeSpan s_jobPatience = TimeSpan.FromMinutes(1);
+    /// <summary>For jobs that hold slots and ask every second or two, and for those that wait and ask more seldom the farther back they are.</summary>
+    private static readonly TimeSpan s_holderPatience = TimeSpan.FromMinutes(1), s_waiterPatience = TimeSpan.FromMinutes(5);
+
     private static readonly TimeSpan s_nodePatience = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan s_gathering = TimeSpan.FromSeconds(1.5);
     private static readonly TimeSpan s_surveying = TimeSpan.FromMilliseconds(100);
@@ -326,7 +328,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             return;
         }
         _looked = time.GetTimestamp();
-        foreach (Entry entry in _jobs.Values.Where(entry => time.GetElapsedTime(entry.Asked) > s_jobPatience).ToArray())
+        foreach (Entry entry in _jobs.Values.Where(entry => time.GetElapsedTime(entry.Asked) > (entry.Nodes.IsEmpty ? s_waiterPatience : s_holderPatience)).ToArray())
         {
             Drop(entry);
         }

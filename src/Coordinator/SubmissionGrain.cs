@@ -15,7 +15,18 @@ public sealed class SubmissionGrain([PersistentState("submission")] IPersistentS
             await state.WriteStateAsync();
         }
         JobSpec first = state.State.Spec;
-        return first with { Id = spec.Id, TraceParent = spec.TraceParent } == spec ? await GrainFactory.GetGrain<IJobGrain>(first.Id.Value).Submit(first) : null;
+        if (first with { Id = spec.Id, TraceParent = spec.TraceParent, Submission = spec.Submission } != spec)
+        {
+            return null;
+        }
+        JobRecord? job;
+        while ((job = await GrainFactory.GetGrain<IJobGrain>(first.Id.Value).Submit(first)) is null)
+        {
+            // Another job has this id.
+            state.State.Spec = first = first with { Id = JobId.New(first.Name) };
+            await state.WriteStateAsync();
+        }
+        return job;
     }
 }
 

@@ -168,6 +168,22 @@ public sealed class AccessTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Submissions_that_draw_one_id_are_jobs_of_their_own()
+    {
+        JobSpec spec = new() { Id = new JobId("same-aaaa"), Name = "same", Config = JobConfigJson.Write(Open.Home.Job("same")), Submission = "1" };
+
+        JobRecord first = (await Open.Grains.GetGrain<IJobGrain>(spec.Id.Value).Submit(spec))!;
+        Assert.Null(await Open.Grains.GetGrain<IJobGrain>(spec.Id.Value).Submit(spec with { Submission = "2", Project = "beta" }));
+        Assert.Equal(first.SubmittedAt, (await Open.Grains.GetGrain<IJobGrain>(spec.Id.Value).Submit(spec))!.SubmittedAt);
+
+        JobRecord second = (await Open.Grains.GetGrain<ISubmissionGrain>("beta/key").Submit(spec with { Submission = "3", Project = "beta" }))!;
+        Assert.StartsWith("same-", second.Id.Value, StringComparison.Ordinal);
+        Assert.NotEqual(first.Id, second.Id);
+        Assert.Equal(second.Id, (await Open.Grains.GetGrain<ISubmissionGrain>("beta/key").Submit(spec with { Submission = "4", Project = "beta" }))!.Id);
+        Assert.Equal("default", (await Open.Grains.GetGrain<IJobGrain>(spec.Id.Value).Get())!.Spec.Project);
+    }
+
+    [Fact]
     public async Task A_quota_is_kept_and_seen_by_its_project_only()
     {
         using (CoordinatorClient admin = Open.Client("x"))

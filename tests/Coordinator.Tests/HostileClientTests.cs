@@ -91,6 +91,16 @@ public sealed class HostileClientTests : IAsyncLifetime
         Assert.StartsWith("HTTP/1.1 413 ", await answer, StringComparison.Ordinal);
     }
 
+    /// <summary>Twice what the sockets of both ends hold: a client that sends all before it reads would be reset.</summary>
+    [Theory]
+    [InlineData("a", HttpStatusCode.RequestEntityTooLarge)]
+    [InlineData("nobody's", HttpStatusCode.Unauthorized)]
+    public async Task Who_sends_too_much_reads_why(string token, HttpStatusCode expected)
+    {
+        using HttpResponseMessage response = await Open.SendAsync(token, HttpMethod.Post, "/v1/jobs", new string(' ', 24 << 20));
+        Assert.Equal(expected, response.StatusCode);
+    }
+
     public static TheoryData<string, string> Bodies => new()
     {
         { "", "the body is not what is expected here" },

@@ -5,6 +5,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Orleans;
 using Trainer.Contracts;
 using Trainer.Coordinator;
 
@@ -20,6 +21,8 @@ public sealed class OpenCoordinator : IAsyncDisposable
     public TestHome Home { get; }
 
     public Uri Address { get; }
+
+    public IGrainFactory Grains => _host.Grains;
 
     public static async Task<OpenCoordinator> StartAsync(CoordinatorOptions? options = null)
     {

@@ -16,11 +16,10 @@ public class GrainProxy : DispatchProxy
 
     internal static T Create<T>(Silo silo, GrainId id)
     {
-        T proxy = Create<T, GrainProxy>();
-        var state = (GrainProxy)(object)proxy!;
-        state._silo = silo;
-        state.Id = id;
-        return proxy;
+        var proxy = (GrainProxy)Prototype<T>.Made.MemberwiseClone();
+        proxy._silo = silo;
+        proxy.Id = id;
+        return (T)(object)proxy;
     }
 
     protected override object? Invoke(MethodInfo? targetMethod, object?[]? args)
@@ -38,18 +37,24 @@ public class GrainProxy : DispatchProxy
         }
         return method.Return(_silo!.CallAsync(request));
     }
+
+    /// <summary>DispatchProxy looks for its class and constructor by reflection every time; a copy of one that it made needs neither.</summary>
+    private static class Prototype<T>
+    {
+        public static readonly GrainProxy Made = (GrainProxy)(object)Create<T, GrainProxy>()!;
+    }
 }
 
 /// <summary>The four shapes of a grain method (Task, ValueTask, with and without a value) seen as one.</summary>
 internal sealed class GrainMethod
 {
-    private readonly MethodInfo _method;
+    private readonly MethodInvoker _method;
     private readonly Func<object, Task<object?>> _take;
     private readonly Func<Task<object?>, object> _give;
 
     public GrainMethod(MethodInfo method)
     {
-        _method = method;
+        _method = MethodInvoker.Create(method);
         Interleaves = method.IsDefined(typeof(AlwaysInterleaveAttribute));
         IsReadOnly = method.IsDefined(typeof(ReadOnlyAttribute));
         IsOneWay = method.IsDefined(typeof(OneWayAttribute));
@@ -76,7 +81,7 @@ internal sealed class GrainMethod
     public bool IsOneWay { get; }
 
     public Task<object?> CallAsync(object grain, object?[]? arguments) =>
-        _take(_method.Invoke(grain, BindingFlags.DoNotWrapExceptions, null, arguments, null)!);
+        _take(_method.Invoke(grain, arguments)!);
 
     public object Return(Task<object?> reply) => _give(reply);
 
