@@ -28,11 +28,11 @@ projects=("$@")
   [ "$name" = Gpu.Tests ] && [ ! -e /dev/nvidia0 ] && continue
   projects+=("$name")
 done
-for project in "${projects[@]}"; do
-  echo "== $project"
-  log=artifacts/$project.log
-  started=$SECONDS
-  dotnet test "tests/$project/$project.csproj" -c Release --no-build --nologo -v quiet \
+run() { # title, log, arguments of dotnet test...
+  local title=$1 log=artifacts/$2.log started=$SECONDS code ok bad skipped
+  shift 2
+  echo "== $title"
+  dotnet test "$@" -c Release --no-build --nologo -v quiet \
     --logger 'console;verbosity=minimal' --blame-hang-timeout 8m --blame-hang-dump-type none > "$log" 2>&1
   code=$?
   ok=$(count "$log" 'Passed: +[0-9]+'); bad=$(count "$log" 'Failed: +[0-9]+'); skipped=$(count "$log" 'Skipped: +[0-9]+')
@@ -43,6 +43,21 @@ for project in "${projects[@]}"; do
   fi
   echo "$ok passed, $bad failed, $skipped skipped in $((SECONDS - started)) s"
   passed=$((passed + ok)) failed=$((failed + bad + skipped))
+}
+
+for project in "${projects[@]}"; do
+  run "$project" "$project" "tests/$project/$project.csproj"
 done
+
+# Where the Orleans packages run the grains, the coordinator's tests run once more with the embedded engine.
+if [ $# -eq 0 ] && [ "$(cat artifacts/.engine)" = packages ]; then
+  embedded=(tests/Coordinator.Tests/Coordinator.Tests.csproj -p:OrleansEngine=embedded --artifacts-path artifacts/embedded)
+  if dotnet build "${embedded[@]}" -c Release -m:2 --nologo -v quiet > artifacts/embedded.log 2>&1; then
+    run "Coordinator.Tests, embedded engine" Coordinator.Tests.embedded "${embedded[@]}"
+  else
+    cat artifacts/embedded.log
+    failed=$((failed + 1))
+  fi
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -113,6 +113,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         }
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
         builder.Logging.AddFilter("Orleans", LogLevel.Warning);
+        builder.Logging.AddFilter("Polly", LogLevel.Warning);
         IConfigurationRoot listening = LocalAddress.NewListening();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
@@ -150,6 +151,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
             services.GetRequiredService<ILogger<JobRows>>(), cluster is null ? s_sweep : s_clusterSweep));
         builder.Services.AddSingleton<NodeChanges>();
         builder.Services.AddSingleton<RankLogs>();
+        builder.Services.AddSingleton<LogArchive>();
         builder.Services.AddSingleton<FileGrowth>();
         builder.Services.AddSingleton<JobWatches>();
         builder.Services.AddSingleton<JobApi>();
@@ -162,6 +164,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         builder.Services.AddSingleton<OpenApi>();
         builder.AddSilo(home, cluster);
         builder.Services.AddHostedService<WakeUp>();
+        builder.Services.AddHostedService(services => services.GetRequiredService<LogArchive>());
         WebApplication app = builder.Build();
         // From the first measurement on.
         app.Services.GetRequiredService<MetricsStore>();

@@ -53,6 +53,15 @@ public sealed record CoordinatorOptions
     /// </summary>
     public Func<string, long, CancellationToken, Task<Func<Stream, CancellationToken, Task>>>? OpenCheckpoint { get; init; }
 
+    /// <summary>
+    /// Opens a job's store for what its ranks write; throws with the reason when that cannot be. It returns null when the store is a
+    /// directory that is not on this machine. Null: what ranks write stays in the home.
+    /// </summary>
+    public Func<string, LogStore?>? OpenLogStore { get; init; }
+
+    /// <summary>Between two looks at what ranks wrote since.</summary>
+    public TimeSpan LogPeriod { get; init; } = TimeSpan.FromSeconds(10);
+
     /// <summary>Log lines are JSON objects.</summary>
     public bool JsonLog { get; init; }
 

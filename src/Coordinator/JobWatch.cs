@@ -26,6 +26,7 @@ internal sealed partial class JobWatch
     private readonly IJobGrain _job;
     private readonly TrainerHome _home;
     private readonly MetricsTail _metrics;
+    private readonly LogArchive _archive;
     private readonly FileGrowth _growth;
     private readonly TimeProvider _time;
     private readonly ILogger _log;
@@ -36,11 +37,12 @@ internal sealed partial class JobWatch
     private volatile JobSight? _sight;
     private volatile TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
-    public JobWatch(IJobGrain job, TrainerHome home, JobFiles files, FileGrowth growth, TimeProvider time, ILogger log)
+    public JobWatch(IJobGrain job, TrainerHome home, JobFiles files, LogArchive archive, FileGrowth growth, TimeProvider time, ILogger log)
     {
         _job = job;
         _home = home;
         _metrics = new MetricsTail(files.Metrics);
+        _archive = archive;
         _growth = growth;
         _time = time;
         _log = log;
@@ -93,6 +95,7 @@ internal sealed partial class JobWatch
         {
             return;
         }
+        await _archive.RestoreMetricsAsync(job, CancellationToken.None);
         if (_sight is null)
         {
             _metrics.Skip(MetricsBytes);

@@ -5,7 +5,7 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>One watch a job for all who follow it in this process, as long as somebody does.</summary>
-public sealed class JobWatches(IGrainFactory grains, TrainerHome home, FileGrowth growth, JobRows rows, TimeProvider time, ILogger<JobWatches> log)
+public sealed class JobWatches(IGrainFactory grains, TrainerHome home, LogArchive archive, FileGrowth growth, JobRows rows, TimeProvider time, ILogger<JobWatches> log)
 {
     private readonly Lock _lock = new();
     private readonly Dictionary<JobId, JobWatch> _watches = [];
@@ -39,7 +39,7 @@ public sealed class JobWatches(IGrainFactory grains, TrainerHome home, FileGrowt
         {
             if (!_watches.TryGetValue(job, out JobWatch? watch))
             {
-                _watches.Add(job, watch = new JobWatch(grains.GetGrain<IJobGrain>(job.Value), home, home.Job(job), growth, time, log));
+                _watches.Add(job, watch = new JobWatch(grains.GetGrain<IJobGrain>(job.Value), home, home.Job(job), archive, growth, time, log));
             }
             watch.Watchers++;
             return new JobWatchLease(watch, () => Leave(job, watch));

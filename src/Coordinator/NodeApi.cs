@@ -10,7 +10,7 @@ using Trainer.Coordinator.Telemetry;
 namespace Trainer.Coordinator;
 
 /// <summary>HTTP/JSON of worker agents, and of people who look after nodes.</summary>
-internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLogs logs, CoordinatorMetrics metrics, TimeProvider time)
+internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLogs logs, LogArchive archive, CoordinatorMetrics metrics, TimeProvider time)
 {
     private static readonly TimeSpan s_wait = TimeSpan.FromSeconds(20);
 
@@ -55,6 +55,10 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         }
         NodeOrders orders = await grains.GetGrain<INodeGrain>(report.Node).Report(report)
             ?? throw new ApiException(StatusCodes.Status409Conflict, $"another agent reports as node {report.Node}");
+        foreach (RankState rank in report.Ranks)
+        {
+            archive.Hear(rank.Name, AttemptWatch.HasEnded(rank));
+        }
         await Http.AnswerAsync(context, orders, ContractsJson.Terse.NodeOrders);
         metrics.Heard(time.GetElapsedTime(start));
     }
@@ -115,10 +119,12 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         {
             throw new ApiException(StatusCodes.Status413PayloadTooLarge, $"at most {LogLength.MaxPiece} bytes at once");
         }
+        var name = new RankName(job, attempt, rank);
+        archive.Hear(name);
         long length;
         try
         {
-            length = logs.Append(new RankName(job, attempt, rank), stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length), attempt == record.Attempt);
+            length = logs.Append(name, stream, offset, content.GetBuffer().AsSpan(0, (int)content.Length), attempt == record.Attempt);
         }
         catch (IOException error)
         {

@@ -8,7 +8,7 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>The metrics of a job, thinned out for charts. What was read last is kept: pages of one job ask for the same.</summary>
-internal sealed class SeriesApi(JobApi jobs, TrainerHome home)
+internal sealed class SeriesApi(JobApi jobs, LogArchive archive, TrainerHome home)
 {
     private const int MostPoints = 4000;
 
@@ -36,7 +36,9 @@ internal sealed class SeriesApi(JobApi jobs, TrainerHome home)
     {
         int points = (int)Number(context, "points", 800, 1, MostPoints);
         long from = Number(context, "from", 0, 0, long.MaxValue - 1), to = Number(context, "to", long.MaxValue, 0, long.MaxValue - 1);
-        var job = new JobId((await jobs.FindAsync(context)).GetPrimaryKeyString());
+        IJobGrain grain = await jobs.FindAsync(context);
+        var job = new JobId(grain.GetPrimaryKeyString());
+        await archive.RestoreMetricsAsync(await grain.Get(), context.RequestAborted);
         MetricsSeries series = Columns(job).Thin(job, from, to, points);
         Forget();
         await Http.AnswerCompressedAsync(context, series, ContractsJson.OneLine.MetricsSeries);

@@ -1,3 +1,4 @@
+using System.Data.Common;
 using System.Net;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Connections;
@@ -18,7 +19,10 @@ namespace Trainer.Coordinator;
 /// <summary>Microsoft Orleans: one of the two files that know which engine runs the grains.</summary>
 internal static class Silo
 {
-    private const string Invariant = "Npgsql";
+    private const string Invariant = "Npgsql", PoolSize = "Maximum Pool Size";
+
+    /// <summary>Of one coordinator: PostgreSQL lets in 100 connections in all unless it is told otherwise, and Npgsql would take as many.</summary>
+    private const int MostConnections = 20;
 
     /// <param name="cluster">Null: this coordinator is alone and keeps its state in its home.</param>
     public static void AddSilo(this IHostApplicationBuilder builder, TrainerHome home, CoordinatorCluster? cluster)
@@ -64,6 +68,12 @@ internal static class Silo
 
     private static void Join(ISiloBuilder silo, CoordinatorCluster cluster)
     {
+        var connection = new DbConnectionStringBuilder { ConnectionString = cluster.Database };
+        if (!connection.ContainsKey(PoolSize) && !connection.ContainsKey("MaxPoolSize"))
+        {
+            connection.Add(PoolSize, MostConnections);
+        }
+        string database = connection.ConnectionString;
         silo.Configure<ClusterOptions>(options => options.ClusterId = options.ServiceId = cluster.Name);
         silo.Configure<EndpointOptions>(endpoint =>
         {
@@ -81,9 +91,9 @@ internal static class Silo
                 tls.OnAuthenticateAsClient = (_, client) => client.TargetHost = cluster.Name;
             });
         }
-        silo.UseAdoNetClustering(options => (options.Invariant, options.ConnectionString) = (Invariant, cluster.Database));
+        silo.UseAdoNetClustering(options => (options.Invariant, options.ConnectionString) = (Invariant, database));
         silo.AddAdoNetGrainStorageAsDefault(options =>
-            (options.Invariant, options.ConnectionString, options.GrainStorageSerializer) = (Invariant, cluster.Database, new StateJson()));
-        silo.UseAdoNetReminderService(options => (options.Invariant, options.ConnectionString) = (Invariant, cluster.Database));
+            (options.Invariant, options.ConnectionString, options.GrainStorageSerializer) = (Invariant, database, new StateJson()));
+        silo.UseAdoNetReminderService(options => (options.Invariant, options.ConnectionString) = (Invariant, database));
     }
 }

@@ -9,8 +9,7 @@ internal sealed class SqliteReminders(SqliteStore store) : IReminderTable
 {
     private const string ETag = "1";
 
-    public async Task<ReminderTableData> ReadRows(GrainId grainId) =>
-        Table((await store.ReadRemindersAsync()).Where(reminder => reminder.Grain == grainId));
+    public async Task<ReminderTableData> ReadRows(GrainId grainId) => Table(await store.ReadRemindersAsync(grainId));
 
     public async Task<ReminderTableData> ReadRows(uint begin, uint end) => Table((await store.ReadRemindersAsync()).Where(reminder =>
     {

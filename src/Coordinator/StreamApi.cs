@@ -9,13 +9,16 @@ using Trainer.Contracts;
 namespace Trainer.Coordinator;
 
 /// <summary>What a job does while it does it: answers that wait for news, and server-sent events.</summary>
-internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, RankLogs logs, FileGrowth growth, TrainerHome home, Sessions sessions,
-    Access access, TimeProvider time, IHostApplicationLifetime lifetime)
+internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, RankLogs logs, LogArchive archive, FileGrowth growth, TrainerHome home,
+    Sessions sessions, Access access, TimeProvider time, IHostApplicationLifetime lifetime)
 {
     private const int MostWaiting = 4096;
     private const int LongestWait = 30;
 
     private static readonly TimeSpan s_look = TimeSpan.FromSeconds(1);
+
+    /// <summary>After the end of a job nothing more that its ranks wrote is waited for.</summary>
+    private static readonly TimeSpan s_settled = TimeSpan.FromSeconds(30);
 
     private int _waiting;
 
@@ -108,7 +111,13 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, R
         (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
         long offset = Number(context, "offset", long.MaxValue);
         TimeSpan wait = Wait(context);
-        var name = new RankName(new JobId((await jobs.FindAsync(context)).GetPrimaryKeyString()), attempt, rank);
+        IJobGrain grain = await jobs.FindAsync(context);
+        var name = new RankName(new JobId(grain.GetPrimaryKeyString()), attempt, rank);
+        if (wait > TimeSpan.Zero && (await grain.Get())?.EndedAt is { } ended && time.GetUtcNow() - ended > s_settled)
+        {
+            wait = TimeSpan.Zero;
+        }
+        await archive.RestoreAsync(name, stream, context.RequestAborted);
         if (wait > TimeSpan.Zero && FileGrowth.LengthOf(logs.Readable(name, stream)) <= offset)
         {
             await WaitingAsync(context, async cancellationToken =>
@@ -124,6 +133,7 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, R
                         break;
                     }
                     await growth.WaitAsync(awaited, length, left < s_look ? left : s_look, cancellationToken);
+                    await archive.RestoreAsync(name, stream, cancellationToken);
                 }
             });
         }

@@ -11,7 +11,7 @@ namespace Trainer.Cli;
 internal sealed class LogTail
 {
     private static readonly TimeSpan s_often = TimeSpan.FromMilliseconds(100);
-    private static readonly TimeSpan s_settling = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_settling = TimeSpan.FromSeconds(3);
 
     private readonly RankName _rank;
     private readonly LogStream _stream;
@@ -111,7 +111,8 @@ internal sealed class LogTail
         }
         if (!File.Exists(_path))
         {
-            return [];
+            // A coordinator may fetch it from the job's store.
+            return wait > TimeSpan.Zero ? await client.ReadLogAsync(_rank, _stream, _offset, TimeSpan.Zero, cancellationToken) : [];
         }
         await using var file = new FileStream(_path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         file.Position = _offset;

@@ -57,9 +57,11 @@ internal sealed class SqliteStore : IAsyncDisposable
         return command.ExecuteNonQuery() == 1 || version == 0 ? 0 : throw Inconsistent(id, state, version);
     });
 
-    public Task<List<Reminder>> ReadRemindersAsync() => ReadAsync(connection =>
+    /// <param name="grain">Of this grain only.</param>
+    public Task<List<Reminder>> ReadRemindersAsync(GrainId? grain = null) => ReadAsync(connection =>
     {
-        using var command = new SqliteCommand("SELECT type, key, name, first_tick, period FROM reminder", connection);
+        const string All = "SELECT type, key, name, first_tick, period FROM reminder";
+        using SqliteCommand command = grain is { } one ? Command(connection, All + " WHERE type = $type AND key = $key", one) : new SqliteCommand(All, connection);
         using SqliteDataReader row = command.ExecuteReader();
         var reminders = new List<Reminder>();
         while (row.Read())
@@ -138,10 +140,16 @@ internal sealed class SqliteStore : IAsyncDisposable
 
     private static SqliteCommand Command(SqliteConnection connection, string sql, GrainId id, string name)
     {
+        SqliteCommand command = Command(connection, sql, id);
+        command.Parameters.AddWithValue("$name", name);
+        return command;
+    }
+
+    private static SqliteCommand Command(SqliteConnection connection, string sql, GrainId id)
+    {
         var command = new SqliteCommand(sql, connection);
         command.Parameters.AddWithValue("$type", id.Type.ToString());
         command.Parameters.AddWithValue("$key", id.Key.ToString());
-        command.Parameters.AddWithValue("$name", name);
         return command;
     }
 

@@ -42,6 +42,7 @@ internal static class Serve
             {
                 Store = options.GetValue(store) is { } given ? given.Contains("://", StringComparison.Ordinal) ? given : Path.GetFullPath(given) : null,
                 OpenCheckpoint = OpenCheckpointAsync,
+                OpenLogStore = address => OpenLogStore(address, options.GetValue(store)),
                 JsonLog = options.GetValue(logFormat) == "json",
             };
             try
@@ -76,5 +77,27 @@ internal static class Serve
         {
             throw new ConfigException(error.Message);
         }
+    }
+
+    /// <param name="address">Of a job's store.</param>
+    /// <param name="own">The coordinator's own, below which a job's folder may be made here.</param>
+    private static LogStore? OpenLogStore(string address, string? own)
+    {
+        if (!address.Contains("://", StringComparison.Ordinal) && !Directory.Exists(address)
+            && (own is null || !address.StartsWith(Path.GetFullPath(own) + Path.DirectorySeparatorChar, StringComparison.Ordinal)))
+        {
+            return null;
+        }
+        ICheckpointStore store = CheckpointStore.Open(address, patience: s_storePatience);
+        return new LogStore(
+            (path, bytes, cancellationToken) => store.WriteAsync(path, async (stream, token) => await stream.WriteAsync(bytes, token), cancellationToken),
+            async (path, cancellationToken) =>
+            {
+                await using Stream file = await store.OpenReadAsync(path, cancellationToken);
+                using var content = new MemoryStream();
+                await file.CopyToAsync(content, cancellationToken);
+                return content.ToArray();
+            },
+            store.DeleteAsync);
     }
 }
