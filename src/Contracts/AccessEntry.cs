@@ -27,7 +27,12 @@ public sealed record AccessEntry
             using FileStream file = File.OpenRead(path);
             entries = JsonSerializer.Deserialize(file, ContractsJson.Default.AccessEntryArray) ?? [];
         }
-        catch (Exception error) when (error is JsonException or IOException or UnauthorizedAccessException)
+        catch (JsonException error)
+        {
+            string where = error.LineNumber is { } line ? $" (line {line + 1})" : "";
+            throw new ConfigException($"{path}: not a list of tokens{where}; \"trainer token\" writes one");
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
             throw new ConfigException($"{path}: not a list of tokens ({error.Message}); \"trainer token\" writes one");
         }

@@ -58,6 +58,10 @@ public sealed class CoordinatorClient : IDisposable
         }
         if (!address.Contains("://", StringComparison.Ordinal))
         {
+            if (address.Contains(':', StringComparison.Ordinal) && !address.Contains('/', StringComparison.Ordinal) && !File.Exists(address))
+            {
+                throw new ConfigException($"{address}: is that a host and a port? Then write http://{address}, or https://; there is no socket of that name");
+            }
             return new CoordinatorClient(Path.GetFullPath(address), null, token, timeout);
         }
         return Uri.TryCreate(address, UriKind.Absolute, out Uri? url) && url.Scheme is "http" or "https" && url is { UserInfo: "", Query: "", Fragment: "" }

@@ -49,6 +49,9 @@ public sealed record AttemptFiles(string Directory)
     /// <summary>Empty; written by the agent when the coordinator has every byte of an ended rank's logs.</summary>
     public string ShippedOf(int rank) => Path.Combine(Directory, $"shipped{Suffix(rank)}");
 
+    /// <summary>Empty; written by the coordinator when all that an ended rank wrote lies in the job's store, or the job names none.</summary>
+    public string StoredOf(int rank) => Path.Combine(Directory, $"stored{Suffix(rank)}");
+
     /// <summary>Rank 0 has the plain names.</summary>
     private static string Suffix(int rank) => rank == 0 ? "" : $"-{rank}";
 }

@@ -69,7 +69,8 @@ internal static partial class ApiErrors
         }
         catch (Exception error) when (error is IOException or OperationCanceledException)
         {
-            // It went, or sends too slowly to be waited for.
+            // It went, or sends too slowly to be waited for: nobody reads the rest.
+            context.Abort();
         }
     }
 
@@ -87,6 +88,7 @@ internal static partial class ApiErrors
             _ => "a value of another kind is expected",
         });
         text = Missing().Replace(text, "keys are missing: ");
+        text = Null().Replace(text, "$1 must not be null.");
         return Unknown().Replace(text, "there is no key $1 here");
     }
 
@@ -95,6 +97,9 @@ internal static partial class ApiErrors
 
     [GeneratedRegex(@"JSON deserialization for type '[^']*' was missing required properties including: ")]
     private static partial Regex Missing();
+
+    [GeneratedRegex(@"The (?:constructor parameter|property or field) ('[^']*') on type '[^']*' doesn't allow (?:null values|getting null values|setting null values)\..*?(?= Path:|\z)", RegexOptions.Singleline)]
+    private static partial Regex Null();
 
     [GeneratedRegex(@"The JSON property ('[^']*') could not be mapped to any \.NET member contained in type '[^']*'")]
     private static partial Regex Unknown();

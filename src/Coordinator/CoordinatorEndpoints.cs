@@ -47,7 +47,7 @@ public sealed record CoordinatorEndpoints
 
     private static Uri Parse(string address) =>
         Uri.TryCreate(address, UriKind.Absolute, out Uri? uri) && (uri.Scheme == Uri.UriSchemeHttp || uri.Scheme == Uri.UriSchemeHttps)
-            && (uri.Host == "localhost" || IPAddress.TryParse(uri.Host.Trim('[', ']'), out _)) && uri.Port > 0
+            && (uri.Host == "localhost" || IPAddress.TryParse(uri.Host.Trim('[', ']'), out _)) && uri.Port > 0 && uri.PathAndQuery == "/"
             ? uri
-            : throw new ConfigException($"--listen {address}: an address such as https://0.0.0.0:5443 is expected");
+            : throw new ConfigException($"--listen {address}: an address such as https://0.0.0.0:5443 is expected, without a path");
 }

@@ -1,6 +1,7 @@
 using System.Data.Common;
 using System.Globalization;
 using System.Net;
+using System.Net.Sockets;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -55,6 +56,11 @@ public sealed class CoordinatorHost : IAsyncDisposable
         {
             // A socket file without the lock is left from a killed coordinator.
             File.Delete(home.Socket);
+            if (!File.Exists(home.Database))
+            {
+                // Its journals take this over: whose home is open to others keeps this to itself.
+                new FileStream(home.Database, new FileStreamOptions { Mode = FileMode.OpenOrCreate, Access = FileAccess.Write, UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite }).Dispose();
+            }
             await File.WriteAllTextAsync(home.Pid, Environment.ProcessId.ToString(CultureInfo.InvariantCulture), cancellationToken);
             WebApplication app = Build(home, options, endpoints ?? CoordinatorEndpoints.SocketOnly, cluster);
             await app.StartAsync(cancellationToken);
@@ -69,6 +75,10 @@ public sealed class CoordinatorHost : IAsyncDisposable
             if (error.GetBaseException() is SqliteException database)
             {
                 throw new ConfigException(Describe(database, home));
+            }
+            if (error is SocketException refused)
+            {
+                throw new ConfigException($"--listen {string.Join(" ", endpoints?.Addresses ?? [])}: this machine cannot listen there ({refused.Message})");
             }
             if (cluster is not null && error is DbException or OrleansException)
             {
@@ -112,6 +122,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
             builder.Logging.AddSimpleConsole(console => (console.SingleLine, console.UseUtcTimestamp, console.TimestampFormat) = (true, true, Time));
         }
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
+        // Whoever starts the host says in a sentence why it does not start.
+        builder.Logging.AddFilter("Microsoft.Extensions.Hosting.Internal.Host", LogLevel.None);
         builder.Logging.AddFilter("Orleans", LogLevel.Warning);
         builder.Logging.AddFilter("Polly", LogLevel.Warning);
         IConfigurationRoot listening = LocalAddress.NewListening();

@@ -95,7 +95,8 @@ internal sealed partial class JobWatch
         {
             return;
         }
-        await _archive.RestoreMetricsAsync(job, CancellationToken.None);
+        // A store that is slow or away shows in what is missing, not in how old the rest is.
+        await _archive.RestoreMetricsAsync(job, CancellationToken.None).WaitAsync(s_answerTakes, _time).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (_sight is null)
         {
             _metrics.Skip(MetricsBytes);

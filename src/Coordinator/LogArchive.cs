@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Globalization;
+using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Orleans;
@@ -11,7 +12,8 @@ namespace Trainer.Coordinator;
 /// Copies what ranks write into the stores of their jobs, every few seconds and off every path that a rank, an agent or a reader waits
 /// on, and brings it back where a file of this coordinator is gone or was another's. A stream lies in chunks of <see cref="ChunkSize"/>
 /// bytes, <c>logs/JOB/attempt-2/rank-0.stdout/000003</c>; the last one, which is not full, has its length in its name, so that nothing
-/// in the store is ever changed. <see cref="ILogsGrain"/> knows how far a stream is stored.
+/// in the store is ever changed. <see cref="ILogsGrain"/> knows how far a stream is stored, and an empty file beside a rank's that nothing
+/// more is to be stored: what a coordinator did not get to before it ended, the next one finds.
 /// </summary>
 public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, CoordinatorOptions options, TimeProvider time, ILogger<LogArchive> log)
     : BackgroundService
@@ -21,23 +23,29 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
     /// <summary>Jobs that are stored at the same time.</summary>
     private const int AtOnce = 4;
 
-    /// <summary>Rounds after which nothing more is expected of a rank of which nothing was heard, and that a store which failed is left alone.</summary>
-    private const int Quiet = 3, Rest = 6;
+    /// <summary>
+    /// Rounds after which nothing more is expected of a rank of which nothing was heard; that a store which failed is left alone; and that
+    /// a directory which is not on this machine is waited for.
+    /// </summary>
+    private const int Quiet = 3, Rest = 6, Wait = 60;
 
-    private const int MostAsked = 4096;
+    private const int MostFetches = 4096;
 
     /// <summary>Of the last bytes that were stored, those by which a file is known to be the same still.</summary>
     private const int Remembered = 64;
 
     private static readonly TimeSpan s_fresh = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_storeTakes = TimeSpan.FromSeconds(15);
+    private static readonly TimeSpan s_farewellTakes = TimeSpan.FromSeconds(3);
 
     private readonly ConcurrentDictionary<RankName, long> _heard = [];
     private readonly ConcurrentDictionary<RankName, byte> _ended = [];
     private readonly SemaphoreSlim _last = new(0);
     private readonly ConcurrentDictionary<(RankName Rank, LogStream Stream), Place> _places = [];
-    private readonly ConcurrentDictionary<JobId, JobStore> _stores = [];
-    private readonly ConcurrentDictionary<string, long> _unreachable = new(StringComparer.Ordinal);
-    private readonly ConcurrentDictionary<(RankName Rank, LogStream Stream), long> _asked = [];
+    private readonly ConcurrentDictionary<JobId, string?> _addresses = [];
+    private readonly ConcurrentDictionary<string, LogStore> _stores = new(StringComparer.Ordinal);
+    private readonly ConcurrentDictionary<string, (long Since, string Problem)> _unreachable = new(StringComparer.Ordinal);
+    private readonly ConcurrentDictionary<(RankName Rank, LogStream Stream), (long Since, Task Done)> _fetches = [];
 
     /// <summary>This coordinator has what the rank writes, or is being sent it.</summary>
     /// <param name="rank">Which.</param>
@@ -48,6 +56,10 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
         {
             return;
         }
+        if (!_heard.ContainsKey(rank))
+        {
+            logs.Reopen(rank);
+        }
         _heard[rank] = time.GetTimestamp();
         if ((ended ? _ended.TryAdd(rank, 0) : _ended.ContainsKey(rank)) && _last.CurrentCount == 0)
         {
@@ -55,104 +67,143 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
         }
     }
 
-    /// <summary>Fetches what this coordinator lacks of a stream and its job's store has. Without a store, or while it is away, nothing happens.</summary>
+    /// <summary>Fetches what this coordinator lacks of a stream and its job's store has; those who ask at the same time wait for one fetch.</summary>
+    /// <exception cref="ApiException">The store has it and cannot be read now.</exception>
     public async Task RestoreAsync(RankName rank, LogStream stream, CancellationToken cancellationToken)
     {
-        string path = logs.Path(rank, stream);
         // Ranks of this machine's own agent write metrics and samples into the files of the job: these are never behind.
-        if (options.OpenLogStore is null || logs.Readable(rank, stream) != path || !MayAsk((rank, stream)))
+        if (options.OpenLogStore is null || logs.Readable(rank, stream) != logs.Path(rank, stream))
         {
             return;
         }
-        try
+        if (_fetches.Count > MostFetches)
         {
-            long stored = await LengthOfAsync(rank, stream);
-            if (stored <= FileGrowth.LengthOf(path) || await StoreOfAsync(rank.Job) is not { Opened: { } store })
-            {
-                return;
-            }
-            bool current = (await grains.GetGrain<IJobGrain>(rank.Job.Value).Get())?.Attempt == rank.Attempt;
-            for (long at = FileGrowth.LengthOf(path) / ChunkSize * ChunkSize; at < stored; at += ChunkSize)
-            {
-                byte[] chunk = await store.ReadAsync(NameOf(rank, stream, at, (int)Math.Min(ChunkSize, stored - at)), cancellationToken);
-                logs.Append(rank, stream, at, chunk, current);
-            }
+            _fetches.Clear();
         }
-        catch (Exception error) when (error is not OperationCanceledException)
-        {
-            LogNotFetched(rank.Job, rank.Attempt, Spelling.Of(stream), rank.Rank, error.Message);
-        }
+        long now = time.GetTimestamp();
+        await _fetches.AddOrUpdate((rank, stream), _ => (now, FetchAsync(rank, stream)),
+            (_, before) => before.Done.IsCompleted && time.GetElapsedTime(before.Since) > s_fresh ? (now, FetchAsync(rank, stream)) : before).Done.WaitAsync(cancellationToken);
     }
 
     /// <summary>Those of the newest attempt, which are the job's.</summary>
+    /// <exception cref="ApiException">As for a single stream.</exception>
     public Task RestoreMetricsAsync(JobRecord? job, CancellationToken cancellationToken) =>
         job is { Attempt: > 0 } ? RestoreAsync(new RankName(job.Id, job.Attempt, 0), LogStream.Metrics, cancellationToken) : Task.CompletedTask;
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
-        var together = new ParallelOptions { MaxDegreeOfParallelism = AtOnce, CancellationToken = stoppingToken };
-        while (options.OpenLogStore is not null)
+        if (options.OpenLogStore is null)
         {
-            if (await _last.WaitAsync(options.LogPeriod, stoppingToken))
+            return;
+        }
+        try
+        {
+            await Task.Yield();
+            foreach (RankName rank in logs.NotStored())
             {
-                await Task.Delay(options.LogPeriod / 10, stoppingToken);
+                _heard.TryAdd(rank, time.GetTimestamp());
             }
-            await Parallel.ForEachAsync(_heard.Keys.GroupBy(rank => rank.Job), together, async (ranks, cancellationToken) => await StoreAsync(ranks.Key, [.. ranks], cancellationToken));
-            foreach (JobId job in _stores.Keys.Except(_heard.Keys.Select(rank => rank.Job)))
+            while (true)
             {
-                _stores.TryRemove(job, out _);
+                if (await _last.WaitAsync(options.LogPeriod, stoppingToken))
+                {
+                    await Task.Delay(options.LogPeriod / 10, stoppingToken);
+                }
+                await StoreAsync(stoppingToken);
             }
+        }
+        catch (OperationCanceledException)
+        {
+            using var farewell = new CancellationTokenSource(s_farewellTakes);
+            await StoreAsync(farewell.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+    }
+
+    private async Task StoreAsync(CancellationToken cancellationToken)
+    {
+        var together = new ParallelOptions { MaxDegreeOfParallelism = AtOnce, CancellationToken = cancellationToken };
+        await Parallel.ForEachAsync(_heard.Keys.GroupBy(rank => rank.Job), together, async (ranks, token) => await StoreAsync(ranks.Key, [.. ranks], token));
+        foreach (JobId job in _addresses.Keys.Except(_heard.Keys.Select(rank => rank.Job)))
+        {
+            _addresses.TryRemove(job, out _);
         }
     }
 
     private async Task StoreAsync(JobId job, RankName[] ranks, CancellationToken cancellationToken)
     {
+        string? address = null;
         try
         {
-            JobStore found = await StoreOfAsync(job);
-            if (found.Address is { } unreachable && IsUnreachable(unreachable))
+            int newest = 0;
+            if (!_addresses.TryGetValue(job, out address) || address is not null)
+            {
+                if (await grains.GetGrain<IJobGrain>(job.Value).Get() is not { } record)
+                {
+                    Array.ForEach(ranks, rank => _heard.TryRemove(rank, out _));
+                    return;
+                }
+                (address, newest) = (AddressOf(record), record.Attempt);
+            }
+            if (address is not null && IsUnreachable(address))
             {
                 return;
             }
+            LogStore? store = address is null ? null : Open(address);
+            bool waits = address is not null && store is null;
             foreach (RankName rank in ranks)
             {
                 // What came before that moment is stored now; what comes later is heard of.
                 long heard = _heard[rank];
-                foreach (LogStream stream in found.Opened is null ? [] : StreamsOf(rank))
+                foreach (LogStream stream in store is null ? [] : StreamsOf(rank))
                 {
-                    await StoreAsync(found.Opened!, rank, stream, cancellationToken);
+                    await StoreAsync(store!, rank, stream, newest, cancellationToken);
                 }
-                if (time.GetElapsedTime(heard) > Quiet * options.LogPeriod && _heard.TryRemove(KeyValuePair.Create(rank, heard)))
+                if (time.GetElapsedTime(heard) > (waits ? Wait : Quiet) * options.LogPeriod && _heard.TryRemove(KeyValuePair.Create(rank, heard)))
                 {
-                    await LeaveAsync(found.Opened, rank, cancellationToken);
+                    await LeaveAsync(store, rank, cancellationToken);
+                    if (waits)
+                    {
+                        LogNotStored(job, address!, "there is no such directory here");
+                    }
+                    else
+                    {
+                        logs.Close(rank);
+                    }
                 }
             }
-            if (found.Address is { } reached && _unreachable.TryRemove(reached, out _))
+            if (store is not null && _unreachable.TryRemove(address!, out _))
             {
-                LogStoredAgain(reached);
+                LogStoredAgain(address!);
             }
         }
         catch (Exception error) when (error is not OperationCanceledException || !cancellationToken.IsCancellationRequested)
         {
             // What is not known of the job is asked again in the next round.
-            if (_stores.GetValueOrDefault(job)?.Address is { } address)
+            if (address is not null)
             {
-                if (!_unreachable.ContainsKey(address))
-                {
-                    LogNotStored(job, address, error.Message);
-                }
-                _unreachable[address] = time.GetTimestamp();
+                Remark(job, address, error is OperationCanceledException ? "it does not answer" : error.Message);
             }
         }
+    }
+
+    /// <summary>Told once, until the store can be used again.</summary>
+    private void Remark(JobId job, string address, string problem)
+    {
+        if (!_unreachable.ContainsKey(address))
+        {
+            LogNotStored(job, address, problem);
+        }
+        _unreachable[address] = (time.GetTimestamp(), problem);
     }
 
     private static LogStream[] StreamsOf(RankName rank) =>
         rank.Rank == 0 ? [LogStream.Stdout, LogStream.Stderr, LogStream.Stacks, LogStream.Metrics, LogStream.Samples] : [LogStream.Stdout, LogStream.Stderr, LogStream.Stacks];
 
-    private async Task StoreAsync(LogStore store, RankName rank, LogStream stream, CancellationToken cancellationToken)
+    private async Task StoreAsync(LogStore store, RankName rank, LogStream stream, int newest, CancellationToken cancellationToken)
     {
         string path = logs.Readable(rank, stream);
-        if (FileGrowth.LengthOf(path) == 0)
+        // The job's own file is the newest attempt's.
+        if (FileGrowth.LengthOf(path) == 0 || (path != logs.Path(rank, stream) && rank.Attempt < newest))
         {
             return;
         }
@@ -175,22 +226,23 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
             count = await file.ReadAtLeastAsync(chunk, ChunkSize, throwOnEndOfStream: false, cancellationToken);
             if (count > 0)
             {
-                await store.WriteAsync(NameOf(rank, stream, to, count), chunk.AsMemory(0, count), cancellationToken);
+                string name = NameOf(rank, stream, to, count);
+                await WithinAsync(token => store.WriteAsync(name, chunk.AsMemory(0, count), token), cancellationToken);
                 last = chunk[Math.Max(0, count - Remembered)..count];
                 to += count;
             }
         }
         while (count == ChunkSize);
         bool mine = await grains.GetGrain<ILogsGrain>(rank.Job.Value).Extend(rank, stream, from, to) == to;
-        string? newest = LastChunkOf(rank, stream, to), before = LastChunkOf(rank, stream, place.Length);
+        string? now = LastChunkOf(rank, stream, to), before = LastChunkOf(rank, stream, place.Length);
         // Who asked how far it is stored, before this, may read the chunk that was the last one then: it goes with the next.
-        if (place.Former is { } former && former != newest)
+        if (place.Former is { } former && former != now)
         {
-            await store.DeleteAsync(former, cancellationToken);
+            await WithinAsync(token => store.DeleteAsync(former, token), cancellationToken);
         }
         if (mine)
         {
-            _places[(rank, stream)] = new Place(to, last, before == newest ? null : before);
+            _places[(rank, stream)] = new Place(to, last, before == now ? null : before);
         }
         else
         {
@@ -206,43 +258,73 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
         {
             if (_places.TryRemove((rank, stream), out Place? place) && place.Former is { } former && store is not null)
             {
-                await store.DeleteAsync(former, cancellationToken);
+                await WithinAsync(token => store.DeleteAsync(former, token), cancellationToken);
             }
         }
+    }
+
+    private async Task FetchAsync(RankName rank, LogStream stream)
+    {
+        string path = logs.Path(rank, stream);
+        long stored = await LengthOfAsync(rank, stream);
+        if (stored <= FileGrowth.LengthOf(path) || await grains.GetGrain<IJobGrain>(rank.Job.Value).Get() is not { } job || AddressOf(job) is not { } address)
+        {
+            return;
+        }
+        try
+        {
+            if (IsUnreachable(address) || Open(address) is not { } store)
+            {
+                throw new ApiException(StatusCodes.Status503ServiceUnavailable, Missing(address, _unreachable.TryGetValue(address, out (long, string Problem) known) ? known.Problem : "it is not on this machine"));
+            }
+            for (long at = FileGrowth.LengthOf(path) / ChunkSize * ChunkSize; at < stored; at += ChunkSize)
+            {
+                string name = NameOf(rank, stream, at, (int)Math.Min(ChunkSize, stored - at));
+                byte[] chunk = [];
+                await WithinAsync(async token => chunk = await store.ReadAsync(name, token), CancellationToken.None);
+                logs.Append(rank, stream, at, chunk, rank.Attempt == job.Attempt);
+            }
+        }
+        catch (Exception error) when (error is not ApiException)
+        {
+            string problem = error is OperationCanceledException ? "it does not answer" : error.Message;
+            Remark(rank.Job, address, problem);
+            throw new ApiException(StatusCodes.Status503ServiceUnavailable, Missing(address, problem));
+        }
+
+        string Missing(string store, string problem) =>
+            $"{Spelling.Of(stream)} of attempt {rank.Attempt.ToString(CultureInfo.InvariantCulture)} is not on this machine but in {store}, which cannot be read now ({problem.TrimEnd('.')}); try again later";
     }
 
     private async Task<long> LengthOfAsync(RankName rank, LogStream stream) =>
         (await grains.GetGrain<ILogsGrain>(rank.Job.Value).Get(rank.Attempt)).FirstOrDefault(stored => stored.Rank == rank && stored.Stream == stream)?.Length ?? 0;
 
-    /// <summary>Kept as long as something is heard of the job, but for a store that cannot be opened yet or of late.</summary>
-    private async Task<JobStore> StoreOfAsync(JobId job)
+    /// <summary>A store that hangs holds up others no longer than that.</summary>
+    private static async Task WithinAsync(Func<CancellationToken, Task> work, CancellationToken cancellationToken)
     {
-        if (!_stores.TryGetValue(job, out JobStore? known) || (known.Address is not null && known.Opened is null))
-        {
-            JobRecord? record = known is null ? await grains.GetGrain<IJobGrain>(job.Value).Get() : null;
-            string? address = known?.Address ?? (record is null ? null : JobConfigJson.Read(record.Spec.Config).Checkpoint.Store);
-            _stores[job] = known = new JobStore(address, null);
-            known = _stores[job] = new JobStore(address, address is null || IsUnreachable(address) ? null : options.OpenLogStore!(address));
-        }
-        return known.Address is { } store && IsUnreachable(store) ? known with { Opened = null } : known;
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        limit.CancelAfter(s_storeTakes);
+        await work(limit.Token).WaitAsync(limit.Token);
     }
 
-    private bool IsUnreachable(string address) => _unreachable.TryGetValue(address, out long since) && time.GetElapsedTime(since) < Rest * options.LogPeriod;
+    /// <summary>Null: the job names no store, and keeps its files in the home.</summary>
+    private string? AddressOf(JobRecord job) => _addresses.GetOrAdd(job.Id, static (_, config) => JobConfigJson.Read(config).Checkpoint.Store, job.Spec.Config);
 
-    private bool MayAsk((RankName, LogStream) stream)
+    /// <summary>Null: a directory that is not on this machine.</summary>
+    private LogStore? Open(string address)
     {
-        if (_asked.Count > MostAsked)
+        if (!_stores.TryGetValue(address, out LogStore? store) && (store = options.OpenLogStore!(address)) is not null)
         {
-            _asked.Clear();
+            if (_stores.Count > MostFetches)
+            {
+                _stores.Clear();
+            }
+            _stores[address] = store;
         }
-        long now = time.GetTimestamp();
-        if (_asked.TryGetValue(stream, out long before) && time.GetElapsedTime(before) < s_fresh)
-        {
-            return false;
-        }
-        _asked[stream] = now;
-        return true;
+        return store;
     }
+
+    private bool IsUnreachable(string address) => _unreachable.TryGetValue(address, out (long Since, string) known) && time.GetElapsedTime(known.Since) < Rest * options.LogPeriod;
 
     /// <summary>Null: it is full.</summary>
     private static string? LastChunkOf(RankName rank, LogStream stream, long length) =>
@@ -253,10 +335,6 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
         string chunk = string.Create(CultureInfo.InvariantCulture, $"logs/{rank.Job}/attempt-{rank.Attempt}/rank-{rank.Rank}.{Spelling.Of(stream)}/{at / ChunkSize:D6}");
         return count == ChunkSize ? chunk : string.Create(CultureInfo.InvariantCulture, $"{chunk}-{count}");
     }
-
-    /// <param name="Address">Null: the job names none, and keeps its files in the home.</param>
-    /// <param name="Opened">Null: it cannot be used now.</param>
-    private sealed record JobStore(string? Address, LogStore? Opened);
 
     /// <param name="Length">How far a stream is stored.</param>
     /// <param name="Last">The last bytes before that; null: not known.</param>
@@ -275,12 +353,9 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
         }
     }
 
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Job}: what its ranks write stays on this machine until {Store} can be written: {Problem}")]
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Job}: what its ranks write is on this machine only until {Store} can be used: {Problem}")]
     private partial void LogNotStored(JobId job, string store, string problem);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Store} takes what ranks write again")]
     private partial void LogStoredAgain(string store);
-
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Job}: {Stream} of attempt {Attempt}, rank {Rank} cannot be fetched from the job's store: {Problem}")]
-    private partial void LogNotFetched(JobId job, int attempt, string stream, int rank, string problem);
 }

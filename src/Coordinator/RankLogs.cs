@@ -1,3 +1,4 @@
+using System.Globalization;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -66,6 +67,49 @@ public sealed class RankLogs(TrainerHome home)
             return length;
         }
     }
+
+    /// <summary>Ranks that wrote something here which may not be in their job's store.</summary>
+    internal IEnumerable<RankName> NotStored()
+    {
+        if (!Directory.Exists(home.Jobs))
+        {
+            yield break;
+        }
+        foreach (string log in Directory.EnumerateFiles(home.Jobs, "std*.log", new EnumerationOptions { RecurseSubdirectories = true, MaxRecursionDepth = 2 }))
+        {
+            string attempt = System.IO.Path.GetDirectoryName(log)!, job = System.IO.Path.GetDirectoryName(attempt)!;
+            if (System.IO.Path.GetDirectoryName(job) == home.Jobs && JobId.TryParse(System.IO.Path.GetFileName(job), out JobId id)
+                && Number(System.IO.Path.GetFileName(attempt), "attempt-") is { } number
+                && (System.IO.Path.GetFileName(log) is "stdout.log" or "stderr.log" ? 0 : Number(System.IO.Path.GetFileNameWithoutExtension(log)[6..], "-")) is { } rank
+                && !File.Exists(new AttemptFiles(attempt).StoredOf(rank)))
+            {
+                yield return new RankName(id, number, rank);
+            }
+        }
+    }
+
+    /// <summary>Nothing more of the rank is to be stored; where it wrote nothing, nothing is remembered.</summary>
+    internal void Close(RankName rank)
+    {
+        AttemptFiles own = home.Job(rank.Job).Attempt(rank.Attempt);
+        if (Directory.Exists(own.Directory))
+        {
+            File.WriteAllBytes(own.StoredOf(rank.Rank), []);
+        }
+    }
+
+    /// <summary>The opposite of <see cref="Close"/>.</summary>
+    internal void Reopen(RankName rank)
+    {
+        string closed = home.Job(rank.Job).Attempt(rank.Attempt).StoredOf(rank.Rank);
+        if (File.Exists(closed))
+        {
+            File.Delete(closed);
+        }
+    }
+
+    private static int? Number(string text, string prefix) =>
+        text.StartsWith(prefix, StringComparison.Ordinal) && int.TryParse(text.AsSpan(prefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number : null;
 
     /// <summary>The job's own file is the newest attempt's.</summary>
     private static void PointTo(string link, string path)

@@ -111,9 +111,14 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, R
         (int attempt, int rank, LogStream stream) = Http.StreamOf(context);
         long offset = Number(context, "offset", long.MaxValue);
         TimeSpan wait = Wait(context);
-        IJobGrain grain = await jobs.FindAsync(context);
-        var name = new RankName(new JobId(grain.GetPrimaryKeyString()), attempt, rank);
-        if (wait > TimeSpan.Zero && (await grain.Get())?.EndedAt is { } ended && time.GetUtcNow() - ended > s_settled)
+        JobRecord job = await (await jobs.FindAsync(context)).Get() ?? throw new ApiException(StatusCodes.Status404NotFound, "there is no such job; see \"trainer list\"");
+        // Who follows a job may ask for what its next attempt will write.
+        if (attempt < 1 || attempt > job.Attempt + 1 || rank >= job.Spec.Ranks)
+        {
+            throw new ApiException(StatusCodes.Status404NotFound, "there is no such stream");
+        }
+        var name = new RankName(job.Id, attempt, rank);
+        if (job.EndedAt is { } ended && time.GetUtcNow() - ended > s_settled)
         {
             wait = TimeSpan.Zero;
         }
@@ -228,6 +233,6 @@ internal sealed class StreamApi(JobApi jobs, JobWatches watches, JobRows rows, R
     {
         [] => 0,
         [var text] when long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out long number) && number <= most => number,
-        _ => throw new ApiException(StatusCodes.Status400BadRequest, $"{key}: a number from 0 on is expected"),
+        _ => throw new ApiException(StatusCodes.Status400BadRequest, $"{key}: one whole number from 0 to {most} is expected"),
     };
 }

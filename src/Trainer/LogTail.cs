@@ -22,7 +22,8 @@ internal sealed class LogTail
     private byte[]? _ahead;
 
     /// <param name="files">The job's folder on this machine; null when it is elsewhere.</param>
-    public LogTail(RankName rank, LogStream stream, JobFiles? files)
+    /// <param name="ended">So has the job: a file that is not there does not come any more, but may be in the job's store. The coordinator is asked.</param>
+    public LogTail(RankName rank, LogStream stream, JobFiles? files, bool ended = false)
     {
         _rank = rank;
         _stream = stream;
@@ -34,6 +35,10 @@ internal sealed class LogTail
             LogStream.Metrics => files.Metrics,
             _ => files.Samples,
         };
+        if (ended && !File.Exists(_path))
+        {
+            _path = null;
+        }
     }
 
     /// <summary>Returns when there may be new lines, or after the time.</summary>
@@ -111,8 +116,7 @@ internal sealed class LogTail
         }
         if (!File.Exists(_path))
         {
-            // A coordinator may fetch it from the job's store.
-            return wait > TimeSpan.Zero ? await client.ReadLogAsync(_rank, _stream, _offset, TimeSpan.Zero, cancellationToken) : [];
+            return [];
         }
         await using var file = new FileStream(_path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
         file.Position = _offset;

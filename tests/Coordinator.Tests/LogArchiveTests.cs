@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Globalization;
+using System.Net;
 using System.Text;
 using Trainer.Contracts;
 using Trainer.Coordinator;
@@ -91,6 +92,58 @@ public sealed class LogArchiveTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Who_reads_what_only_the_store_has_waits_for_it_and_learns_when_it_is_away()
+    {
+        RankName rank = await StartAsync($"checkpoint.store={Address}");
+        byte[] log = Lines(5000);
+        await SendAsync(rank, LogStream.Stdout, log, 0, log.Length);
+        await UntilStoredAsync(rank, LogStream.Stdout, log.Length);
+        Directory.Delete(_open!.Home.Home.Job(rank.Job).Directory, recursive: true);
+        _away = true;
+        CoordinatorException refusal = await Assert.ThrowsAsync<CoordinatorException>(() => _alpha!.ReadLogAsync(rank, LogStream.Stdout, 0));
+        Assert.Equal(HttpStatusCode.ServiceUnavailable, refusal.Status);
+        Assert.Contains($"stdout of attempt 1 is not on this machine but in {Address}", refusal.Message, StringComparison.Ordinal);
+
+        _away = false;
+        await Task.Delay(1500);
+        byte[][] read = await Task.WhenAll(Enumerable.Range(0, 5).Select(_ => ReadAsync(rank, LogStream.Stdout)));
+        Assert.All(read, bytes => Assert.Equal(log, bytes));
+    }
+
+    [Fact]
+    public async Task What_a_coordinator_did_not_store_before_it_ended_the_next_one_stores()
+    {
+        using var home = new TestHome();
+        var options = new CoordinatorOptions { Poll = TimeSpan.FromMilliseconds(50), LogPeriod = TimeSpan.FromMilliseconds(100), OpenLogStore = Open };
+        _away = true;
+        RankName rank;
+        byte[] log = Lines(3000);
+        await using (await CoordinatorHost.StartAsync(home.Home, options))
+        {
+            using var client = new CoordinatorClient(home.Home.Socket);
+            rank = new RankName((await client.SubmitAsync(new SubmitRequest { Config = JobConfigFile.Load(home.JobFile, [$"checkpoint.store={Address}"]) })).Id, 1, 0);
+            var report = new NodeReport { Node = "n1", Slots = 1 };
+            while ((await client.ReportAsync(report = report with { Sequence = report.Sequence + 1 })).Ranks.IsEmpty)
+            {
+                await Task.Delay(20);
+            }
+            Assert.Equal(log.Length, await client.SendLogAsync(rank, LogStream.Stdout, 0, log));
+        }
+        Assert.Empty(_store);
+        _away = false;
+        await using (await CoordinatorHost.StartAsync(home.Home, options))
+        {
+            using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(20));
+            AttemptFiles own = home.Home.Job(rank.Job).Attempt(1);
+            while (!File.Exists(own.StoredOf(0)))
+            {
+                await Task.Delay(20, limit.Token);
+            }
+        }
+        Assert.Equal(log, _store[$"logs/{rank.Job}/attempt-1/rank-0.stdout/000000-3000"]);
+    }
+
+    [Fact]
     public async Task Metrics_that_a_resuming_attempt_cut_are_stored_as_they_are_now()
     {
         RankName rank = await StartAsync($"checkpoint.store={Address}");
@@ -135,7 +188,7 @@ public sealed class LogArchiveTests : IAsyncLifetime
                 _store[path] = bytes.ToArray();
                 return Task.CompletedTask;
             },
-            (path, _) => Task.FromResult(_store[path]),
+            (path, _) => _away ? Task.FromException<byte[]>(new IOException("no route")) : Task.FromResult(_store[path]),
             (path, _) => Task.FromResult(_store.TryRemove(path, out byte[]? _)));
     }
 

@@ -41,7 +41,7 @@ internal static class Logs
                         if (wanted != shown)
                         {
                             await PrintAsync(tail, client, atEnd: true, cancellationToken);
-                            tail = new LogTail(new RankName(job.Id, wanted, options.GetValue(rank)), options.GetValue(stderr) ? LogStream.Stderr : LogStream.Stdout, locator.FilesOf(job));
+                            tail = new LogTail(new RankName(job.Id, wanted, options.GetValue(rank)), options.GetValue(stderr) ? LogStream.Stderr : LogStream.Stdout, locator.FilesOf(job), job.Status.IsTerminal());
                             shown = wanted;
                         }
                         await PrintAsync(tail, client, last, cancellationToken);

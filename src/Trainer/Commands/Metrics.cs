@@ -35,7 +35,7 @@ internal static class Metrics
             using (CoordinatorClient client = await locator.ConnectAsync(cancellationToken))
             {
                 job = await client.GetAsync(options.GetRequiredValue(id), cancellationToken);
-                var written = new LogTail(new RankName(job.Id, job.Attempt, 0), LogStream.Metrics, locator.FilesOf(job));
+                var written = new LogTail(new RankName(job.Id, job.Attempt, 0), LogStream.Metrics, locator.FilesOf(job), job.Status.IsTerminal());
                 steps = new Steps(await written.NewLinesAsync(client, atEnd: false, cancellationToken),
                     options.GetValue(tail) ?? (shape is "table" or "json" ? 20 : 0), options.GetValue(keys)?.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries));
             }

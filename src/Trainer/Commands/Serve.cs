@@ -38,11 +38,12 @@ internal static class Serve
                 options.GetValue(listen)!, options.GetValue(tokens), options.GetValue(certificate), options.GetValue(key));
             CoordinatorCluster? joined = CoordinatorCluster.Create(options.GetValue(database) ?? Environment.GetEnvironmentVariable("TRAINER_DATABASE"),
                 options.GetValue(cluster), options.GetValue(silo), options.GetValue(siloCertificate), options.GetValue(siloKey));
+            string? place = options.GetValue(store) is { } given ? Usable(given) : null;
             CoordinatorOptions knobs = CoordinatorOptions.FromEnvironment() with
             {
-                Store = options.GetValue(store) is { } given ? given.Contains("://", StringComparison.Ordinal) ? given : Path.GetFullPath(given) : null,
+                Store = place,
                 OpenCheckpoint = OpenCheckpointAsync,
-                OpenLogStore = address => OpenLogStore(address, options.GetValue(store)),
+                OpenLogStore = address => OpenLogStore(address, place),
                 JsonLog = options.GetValue(logFormat) == "json",
             };
             try
@@ -61,6 +62,27 @@ internal static class Serve
             }
         });
         return command;
+    }
+
+    /// <summary>The full address of the coordinator's own store, looked at before jobs are given it.</summary>
+    /// <exception cref="ConfigException">It can be none, or nothing can be written there.</exception>
+    private static string Usable(string store)
+    {
+        try
+        {
+            if (store.Contains("://", StringComparison.Ordinal))
+            {
+                return store.StartsWith(BlobAddress.Scheme, StringComparison.Ordinal) && BlobAddress.Parse(store) is not null ? store : throw new ArgumentException("unknown kind of store");
+            }
+            string folder = Path.GetFullPath(store);
+            Directory.CreateDirectory(folder);
+            using var probe = new FileStream(Path.Combine(folder, $".{Guid.NewGuid():N}"), FileMode.CreateNew, FileAccess.Write, FileShare.None, 1, FileOptions.DeleteOnClose);
+            return folder;
+        }
+        catch (Exception error) when (error is JobInputException or IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw new ConfigException($"--store {store}: {error.Message.TrimEnd('.')}; azblob://CONTAINER/PREFIX, or a directory that all workers reach and that is yours to write, is expected");
+        }
     }
 
     private static async Task<Func<Stream, CancellationToken, Task>> OpenCheckpointAsync(string store, long step, CancellationToken cancellationToken)
@@ -84,7 +106,7 @@ internal static class Serve
     private static LogStore? OpenLogStore(string address, string? own)
     {
         if (!address.Contains("://", StringComparison.Ordinal) && !Directory.Exists(address)
-            && (own is null || !address.StartsWith(Path.GetFullPath(own) + Path.DirectorySeparatorChar, StringComparison.Ordinal)))
+            && (own is null || !address.StartsWith(own.TrimEnd('/') + '/', StringComparison.Ordinal)))
         {
             return null;
         }

@@ -53,11 +53,24 @@ internal static partial class Shared
             : $"{file}: {problem}";
     }
 
-    /// <summary>The folder of a job, by id or unique name.</summary>
+    /// <summary>The folder of a job, by id or unique name, on the machine that trained it.</summary>
+    /// <exception cref="ConfigException">Its checkpoints are on another machine.</exception>
     public static async Task<JobFiles> FilesAsync(string job, CancellationToken cancellationToken)
     {
         using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
-        return new JobFiles((await client.GetAsync(job, cancellationToken)).Directory);
+        JobView found = await client.GetAsync(job, cancellationToken);
+        var files = new JobFiles(found.Directory);
+        CheckpointList list = await client.CheckpointsAsync(found.Id.Value, cancellationToken);
+        if (list.Store is not { } store || store.Contains("://", StringComparison.Ordinal) || store == files.Checkpoints || list.Checkpoints.IsEmpty)
+        {
+            return files;
+        }
+        // A worker of this machine keeps what it trains in a home of its own.
+        JobFiles theirs = new(Path.GetDirectoryName(store) ?? store);
+        return System.IO.File.Exists(theirs.Config) ? theirs
+            : Directory.Exists(store) ? files
+            : throw new ConfigException($"{found.Id}: its checkpoints are in {store} of the machine that trained it, node {found.Nodes.FirstOrDefault() ?? "unknown"}; "
+                + "run this command there, or name a store that this machine reaches (checkpoint.store, serve --store)");
     }
 
     /// <summary>The full path of --out, looked at before anything takes minutes.</summary>

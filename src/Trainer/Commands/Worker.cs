@@ -10,6 +10,9 @@ namespace Trainer.Cli.Commands;
 /// <summary><c>trainer worker</c>: gives this machine's devices to a coordinator.</summary>
 internal static class Worker
 {
+    /// <summary>More no coordinator takes.</summary>
+    private const int MostSlots = 1024;
+
     public static Command Create()
     {
         var coordinator = new Option<string?>("--coordinator") { Description = "http(s)://host:port or the path of a Unix socket; default: TRAINER_COORDINATOR, else the coordinator of this home. Its token: TRAINER_TOKEN." };
@@ -29,7 +32,14 @@ internal static class Worker
                 }
             });
         }
-        slots.Validators.Add(result => Positive(result.GetValueOrDefault<int?>() ?? 1, slots.Name, result.AddError));
+        slots.Validators.Add(result => Positive(result.GetValueOrDefault<int?>() ?? 1, slots.Name, result.AddError, MostSlots));
+        host.Validators.Add(result =>
+        {
+            if (Uri.CheckHostName(result.GetValueOrDefault<string>()) is UriHostNameType.Unknown)
+            {
+                result.AddError($"{host.Name}: \"{result.GetValueOrDefault<string>()}\" is neither a host's name nor an address");
+            }
+        });
         drain.Validators.Add(result => Positive(result.GetValueOrDefault<int>(), drain.Name, result.AddError));
         var command = new Command("worker", "Runs ranks on this machine for a coordinator. SIGTERM: ranks save a checkpoint, then it ends.") { coordinator, name, pool, slots, host, drain };
         command.SetAction((parsed, cancellationToken) =>
@@ -95,11 +105,11 @@ internal static class Worker
         return address is null ? home.Socket : address.Contains("://", StringComparison.Ordinal) ? address : Path.GetFullPath(address);
     }
 
-    private static void Positive(int value, string option, Action<string> refuse)
+    private static void Positive(int value, string option, Action<string> refuse, int most = int.MaxValue)
     {
-        if (value < 1)
+        if (value < 1 || value > most)
         {
-            refuse(string.Create(CultureInfo.InvariantCulture, $"{option}: {value} is out of range; use 1 or more"));
+            refuse(string.Create(CultureInfo.InvariantCulture, $"{option}: {value} is out of range; use 1 {(most == int.MaxValue ? "or more" : $"to {most}")}"));
         }
     }
 

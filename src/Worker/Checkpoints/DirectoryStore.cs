@@ -146,7 +146,14 @@ public sealed class DirectoryStore : ICheckpointStore
                 CreateDirectory(parent);
             }
 
-            Directory.CreateDirectory(directory);
+            try
+            {
+                Directory.CreateDirectory(directory);
+            }
+            catch (IOException error)
+            {
+                throw new IOException($"the folder {directory} of the checkpoint store cannot be made: {error.Message}", error.HResult);
+            }
             if (parent is not null)
             {
                 PosixFile.SyncDirectory(parent);
