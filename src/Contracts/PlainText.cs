@@ -29,8 +29,8 @@ public static class PlainText
                 letters[i] = from[i] switch
                 {
                     '\n' or '\r' or '\t' => keepLines ? from[i] : ' ',
-                    // Embeddings, overrides and isolates of bidirectional text.
-                    (>= '\u202A' and <= '\u202E') or (>= '\u2066' and <= '\u2069') => '\uFFFD',
+                    // Marks, embeddings, overrides and isolates of bidirectional text.
+                    '\u061C' or '\u200E' or '\u200F' or (>= '\u202A' and <= '\u202E') or (>= '\u2066' and <= '\u2069') => '\uFFFD',
                     var letter => char.IsControl(letter) ? '\uFFFD' : letter,
                 };
             }

@@ -77,7 +77,8 @@ public sealed class Access
         Caller? caller = await WhoAsync(context);
         if (caller is null)
         {
-            if ((endpoint is null || operation is { IsPage: true }) && HttpMethods.IsGet(context.Request.Method) && Http.Asks(context.Request, "text/html"))
+            // What has no operation is not there, or a page of the engine's.
+            if (operation is null or { IsPage: true } && HttpMethods.IsGet(context.Request.Method) && Http.Asks(context.Request, "text/html"))
             {
                 context.Response.Redirect($"/sign-in?next={Uri.EscapeDataString(context.Request.Path + context.Request.QueryString)}");
                 return;

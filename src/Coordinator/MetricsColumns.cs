@@ -156,11 +156,11 @@ internal sealed class MetricsColumns(string path)
                 reader.Read();
                 if (isStep)
                 {
-                    step = reader.TryGetInt64(out long number) ? number : null;
+                    step = reader.TokenType is JsonTokenType.Number && reader.TryGetInt64(out long number) ? number : null;
                 }
                 else if (isTime)
                 {
-                    time = reader.TryGetDateTimeOffset(out DateTimeOffset at) ? at.ToUnixTimeMilliseconds() / 1000.0 : double.NaN;
+                    time = reader.TokenType is JsonTokenType.String && reader.TryGetDateTimeOffset(out DateTimeOffset at) ? at.ToUnixTimeMilliseconds() / 1000.0 : double.NaN;
                 }
                 else if (isSeconds)
                 {

@@ -135,7 +135,8 @@ internal sealed class MetricsTail(string path)
         try
         {
             using JsonDocument line = JsonDocument.Parse(json);
-            return line.RootElement.ValueKind is JsonValueKind.Object && line.RootElement.TryGetProperty("step", out JsonElement step) && step.TryGetInt64(out long number) ? number : null;
+            return line.RootElement.ValueKind is JsonValueKind.Object && line.RootElement.TryGetProperty("step", out JsonElement step)
+                && step.ValueKind is JsonValueKind.Number && step.TryGetInt64(out long number) ? number : null;
         }
         catch (JsonException)
         {

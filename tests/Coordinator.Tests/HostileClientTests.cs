@@ -242,7 +242,7 @@ public sealed class HostileClientTests : IAsyncLifetime
         Assert.Equal(0, await worker.SendLogAsync(first, LogStream.Metrics, 7, "{\"step\":9}\n"u8.ToArray()));
         report = report with { Ranks = [new RankState { Name = first, Process = new ProcessIdentity { Pid = 1, StartTime = 1 }, LastWords = "killed" }] };
         second = await OrderedAsync(2);
-        await worker.SendLogAsync(second, LogStream.Metrics, 0, "{\"step\":1}\nno record\n{\"step\":2}\n"u8.ToArray());
+        await worker.SendLogAsync(second, LogStream.Metrics, 0, "{\"step\":1}\nno record\n{\"step\":\"x\"}\n{\"step\":[],\"time\":5}\n{\"step\":2}\n"u8.ToArray());
         await worker.SendLogAsync(first, LogStream.Metrics, 0, "{\"step\":1,\"loss\":0.5}\n"u8.ToArray());
 
         Assert.Equal(HttpStatusCode.NotFound, await Open.StatusAsync("w", HttpMethod.Put, $"/v1/jobs/{job.Id}/attempts/0/ranks/0/metrics?offset=0"));

@@ -26,7 +26,7 @@ public sealed class MetricsTailTests : IDisposable
         var tail = new MetricsTail(File);
         System.IO.File.WriteAllText(File, "{\"step\":1}\nnot json\n");
         Assert.Equal([1], tail.Read().Select(line => line.Step));
-        System.IO.File.AppendAllText(File, "[]\n{\"step\":2}\n{\"step\":3}\n");
+        System.IO.File.AppendAllText(File, "[]\n{\"step\":\"x\"}\n{\"step\":2}\n{\"step\":null}\n{\"step\":3}\n");
         Assert.Equal([2, 3], tail.Read().Select(line => line.Step));
         Assert.Empty(tail.Read());
     }

@@ -47,6 +47,38 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     }
 
     [Fact]
+    public async Task A_page_that_shows_no_curves_follows_the_next_attempt_and_no_step_goes_back()
+    {
+        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        JobView job = await Site.SubmitAsync("followed", "training.steps=40");
+        JobFiles files = Site.Place.Files.Job(job.Id);
+        await visit.GoAsync($"/jobs/{job.Id}?tab=logs");
+        await visit.Page.EvaluateAsync("""
+            () => {
+              window.steps = [];
+              const share = document.querySelector(".share"), attempt = () => [...document.querySelectorAll(".facts div")].find(each => each.textContent.startsWith("Attempt"))?.textContent;
+              const note = () => { const step = /^step ([\d,]+)/.exec(share.textContent)?.[1]; if (step) window.steps.push(`${attempt()}:${step}`); };
+              new MutationObserver(note).observe(share, { childList: true, characterData: true, subtree: true });
+            }
+            """);
+        await Workplace.StepAsync(files, 12);
+        LinuxProcesses.Signal(Assert.Single(Workplace.Ranks(files)), LinuxProcesses.Kill);
+        await Expect(visit.Page.Locator(".facts")).ToContainTextAsync("Attempt2");
+        await Site.UntilAsync(job.Id, JobStatus.Succeeded);
+        await Expect(visit.Page.Locator(".job-head .state")).ToHaveTextAsync("Succeeded");
+        await Expect(visit.Page.Locator(".share")).ToContainTextAsync("step 40");
+
+        string[] steps = await visit.Page.EvaluateAsync<string[]>("window.steps");
+        output.WriteLine(string.Join(' ', steps));
+        foreach (IGrouping<string, string> attempt in steps.GroupBy(step => step.Split(':')[0]))
+        {
+            int[] shown = [.. attempt.Select(step => int.Parse(step.Split(':')[1], CultureInfo.InvariantCulture))];
+            Assert.Equal(shown.Order(), shown);
+        }
+        Assert.Empty(visit.Problems);
+    }
+
+    [Fact]
     public async Task Attempts_are_marked_where_they_went_on()
     {
         await using Visit visit = await fixture.Browser.VisitAsync(Site);

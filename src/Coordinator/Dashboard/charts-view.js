@@ -16,7 +16,7 @@ const left = new Set(["loss", "eval_loss", "tokens"]);
 
 export function chartsView(now, change) {
   const settings = { byTime: false, log: false, smoothing: Number(localStorage.getItem("smoothing") ?? 0.6) };
-  let series = null, zoom = null, asked = 0, live = 0, timer = null, over = false, seenAttempts = "";
+  let series = null, zoom = null, asked = 0, live = 0, timer = null, over = false, seenAttempts = "", seconds = 0;
   const charts = new Map();
   const place = h("div.charts", null), note = h("p.note", { role: "status" });
   const smoothing = h("input", { type: "range", id: "smoothing", min: 0, max: 0.99, step: 0.01, value: settings.smoothing, oninput: () => { settings.smoothing = Number(smoothing.value); localStorage.setItem("smoothing", smoothing.value); draw(); } });
@@ -47,6 +47,9 @@ export function chartsView(now, change) {
 
   function add(line) {
     if (line === null) { clearTimeout(timer); timer = setTimeout(load, 500); return; }
+    // An attempt began, and its first step says where its mark stands.
+    if (line.seconds < seconds) { clearTimeout(timer); timer = setTimeout(load, 500); }
+    seconds = line.seconds;
     if (!series || zoom) return;
     const last = series.steps.at(-1);
     if (last !== undefined && line.step <= last) return;

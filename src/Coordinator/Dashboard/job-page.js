@@ -128,14 +128,22 @@ export async function jobPage(main, { navigate }) {
   function start() {
     feed ??= stream(() => `${jobPath(job.id)}/stream?after=${position}&step=${step}`, {
       event: entry => { events.push(entry); position = String(entry.sequence); for (const each of changed) each(); },
-      metrics: line => { step = line.step; for (const each of metrics) each(line); job.step = Math.max(job.step, line.step); job.loss = line.loss; show(); },
+      metrics: line => {
+        step = line.step;
+        for (const each of metrics) each(line);
+        if (line.step >= job.step) { job.step = line.step; job.loss = line.loss; }
+        show();
+      },
       status: next => {
         const again = next.attempt !== job.attempt;
         // What an attempt trains again has steps that were told before.
         if (again) { step = 0; for (const each of metrics) each(null); feed.close(); feed = null; }
-        job = { ...next, history: job.history };
+        // The state is as old as the last heartbeat; a line of the metrics may have told more.
+        const newer = !again && job.step > next.step ? { step: job.step, loss: job.loss } : {};
+        job = { ...next, ...newer, history: job.history };
         show();
-        if (again) { step = null; now.restart?.(); }
+        // Where charts are shown, they say from where on the stream is to go on.
+        if (again) { step = null; if (now.restart) now.restart(); else now.readTo(0); }
       },
     }, () => f.hasEnded(job));
   }

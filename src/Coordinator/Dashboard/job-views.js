@@ -88,7 +88,7 @@ export function samplesView(job) {
       for (const line of whole) {
         try {
           const { step: at, prompt: asked, text: said } = JSON.parse(line);
-          if (Number.isFinite(at)) samples.push({ step: at, prompt: String(asked), text: String(said) });
+          if (Number.isSafeInteger(at) && typeof asked === "string" && typeof said === "string") samples.push({ step: at, prompt: asked, text: said });
         } catch { /* Not a sample. */ }
       }
     }
