@@ -11,7 +11,7 @@ namespace Trainer.EndToEnd.Tests;
 internal sealed record Fault(Func<FaultRun, Task> Strike, int Attempts, params string[] Events)
 {
     /// <summary>Steps of a training that ends soon after a fault that is over at once, of one that outlives 10 s, and of one that outlives a lease.</summary>
-    private const int Short = 80, Medium = 120, Long = 330;
+    private const int Short = 80, Medium = 240, Long = 330;
 
     public int Ranks { get; init; } = 3;
     public int Agents { get; init; } = 3;
