@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.Versioning;
 using System.Text;
 
@@ -35,6 +36,27 @@ public sealed record TrainerHome(string Directory)
     public string Jobs => Path.Combine(Directory, "jobs");
 
     public JobFiles Job(JobId id) => new(Path.Combine(Jobs, id.Value));
+
+    /// <summary>Ranks of any job for which their attempt's folder holds a file of this name, as <see cref="AttemptFiles"/> names files of ranks.</summary>
+    public IEnumerable<RankName> RanksWith(string name, string extension = "")
+    {
+        if (!System.IO.Directory.Exists(Jobs))
+        {
+            yield break;
+        }
+        foreach (string file in System.IO.Directory.EnumerateFiles(Jobs, $"{name}*{extension}", new EnumerationOptions { RecurseSubdirectories = true, MaxRecursionDepth = 2 }))
+        {
+            string attempt = Path.GetDirectoryName(file)!, job = Path.GetDirectoryName(attempt)!, own = Path.GetFileName(file)[..^extension.Length];
+            if (Path.GetDirectoryName(job) == Jobs && JobId.TryParse(Path.GetFileName(job), out JobId id)
+                && Number(Path.GetFileName(attempt), "attempt-") is { } number && (own == name ? 0 : Number(own, $"{name}-")) is { } rank)
+            {
+                yield return new RankName(id, number, rank);
+            }
+        }
+    }
+
+    private static int? Number(string text, string prefix) =>
+        text.StartsWith(prefix, StringComparison.Ordinal) && int.TryParse(text.AsSpan(prefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number : null;
 
     /// <summary>Makes the folder, for its owner only, when it is not there.</summary>
     /// <exception cref="ConfigException">It cannot be made, or nothing can be written in it.</exception>

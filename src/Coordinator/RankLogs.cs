@@ -1,4 +1,3 @@
-using System.Globalization;
 using Trainer.Contracts;
 
 namespace Trainer.Coordinator;
@@ -69,24 +68,8 @@ public sealed class RankLogs(TrainerHome home)
     }
 
     /// <summary>Ranks that wrote something here which may not be in their job's store.</summary>
-    internal IEnumerable<RankName> NotStored()
-    {
-        if (!Directory.Exists(home.Jobs))
-        {
-            yield break;
-        }
-        foreach (string log in Directory.EnumerateFiles(home.Jobs, "std*.log", new EnumerationOptions { RecurseSubdirectories = true, MaxRecursionDepth = 2 }))
-        {
-            string attempt = System.IO.Path.GetDirectoryName(log)!, job = System.IO.Path.GetDirectoryName(attempt)!;
-            if (System.IO.Path.GetDirectoryName(job) == home.Jobs && JobId.TryParse(System.IO.Path.GetFileName(job), out JobId id)
-                && Number(System.IO.Path.GetFileName(attempt), "attempt-") is { } number
-                && (System.IO.Path.GetFileName(log) is "stdout.log" or "stderr.log" ? 0 : Number(System.IO.Path.GetFileNameWithoutExtension(log)[6..], "-")) is { } rank
-                && !File.Exists(new AttemptFiles(attempt).StoredOf(rank)))
-            {
-                yield return new RankName(id, number, rank);
-            }
-        }
-    }
+    internal IEnumerable<RankName> NotStored() => home.RanksWith("stdout", ".log").Concat(home.RanksWith("stderr", ".log")).Distinct()
+        .Where(rank => !File.Exists(home.Job(rank.Job).Attempt(rank.Attempt).StoredOf(rank.Rank)));
 
     /// <summary>Nothing more of the rank is to be stored; where it wrote nothing, nothing is remembered.</summary>
     internal void Close(RankName rank)
@@ -107,9 +90,6 @@ public sealed class RankLogs(TrainerHome home)
             File.Delete(closed);
         }
     }
-
-    private static int? Number(string text, string prefix) =>
-        text.StartsWith(prefix, StringComparison.Ordinal) && int.TryParse(text.AsSpan(prefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number : null;
 
     /// <summary>The job's own file is the newest attempt's.</summary>
     private static void PointTo(string link, string path)

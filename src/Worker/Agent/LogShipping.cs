@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using System.Globalization;
 using System.Net;
 using Microsoft.Extensions.Logging;
 using Trainer.Contracts;
@@ -24,7 +23,7 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
     private volatile string? _problem;
 
     // Read before a rank is started here: one that is being started is not yet known to live.
-    private readonly RankName[] _left = [.. Unshipped(home)];
+    private readonly RankName[] _left = [.. home.RanksWith("started")];
 
     /// <summary>Why the coordinator, which answers, does not take what ranks write; null: it does.</summary>
     public string? Problem => _problem;
@@ -178,29 +177,6 @@ internal sealed partial class LogShipping(TrainerHome home, CoordinatorClient co
             LogFailed(name.Job, name.Attempt, error.Message);
         }
     }
-
-    /// <summary>Ranks that an agent before this one started, and whose logs may not have arrived.</summary>
-    private static IEnumerable<RankName> Unshipped(TrainerHome home)
-    {
-        if (!Directory.Exists(home.Jobs))
-        {
-            yield break;
-        }
-        foreach (string started in Directory.EnumerateFiles(home.Jobs, "started*", new EnumerationOptions { RecurseSubdirectories = true, MaxRecursionDepth = 2 }))
-        {
-            string attempt = Path.GetDirectoryName(started)!;
-            string job = Path.GetDirectoryName(attempt)!;
-            if (Path.GetDirectoryName(job) == home.Jobs && JobId.TryParse(Path.GetFileName(job), out JobId id)
-                && Number(Path.GetFileName(attempt), "attempt-") is { } number
-                && (Path.GetFileName(started) == "started" ? 0 : Number(Path.GetFileName(started), "started-")) is { } rank)
-            {
-                yield return new RankName(id, number, rank);
-            }
-        }
-    }
-
-    private static int? Number(string text, string prefix) =>
-        text.StartsWith(prefix, StringComparison.Ordinal) && int.TryParse(text.AsSpan(prefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number : null;
 
     /// <summary>The later, the worse.</summary>
     private enum Progress { Complete, More, Failed, Unwelcome }
