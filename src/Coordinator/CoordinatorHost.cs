@@ -56,7 +56,7 @@ public sealed class CoordinatorHost : IAsyncDisposable
         {
             // A socket file without the lock is left from a killed coordinator.
             File.Delete(home.Socket);
-            if (!File.Exists(home.Database))
+            if (cluster is null && !File.Exists(home.Database))
             {
                 // Its journals take this over: whose home is open to others keeps this to itself.
                 new FileStream(home.Database, new FileStreamOptions { Mode = FileMode.OpenOrCreate, Access = FileAccess.Write, UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite }).Dispose();
@@ -78,7 +78,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
             }
             if (error is SocketException refused)
             {
-                throw new ConfigException($"--listen {string.Join(" ", endpoints?.Addresses ?? [])}: this machine cannot listen there ({refused.Message})");
+                IEnumerable<object?> places = [.. endpoints?.Addresses ?? [], cluster?.Silo];
+                throw new ConfigException($"this machine cannot listen on {string.Join(" or ", places.OfType<object>())}: {refused.Message}; see --listen and --silo");
             }
             if (cluster is not null && error is DbException or OrleansException)
             {

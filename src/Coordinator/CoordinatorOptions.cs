@@ -8,7 +8,7 @@ public sealed record CoordinatorOptions
     /// <summary>Between two looks at a job that has an attempt.</summary>
     public TimeSpan Poll { get; init; } = TimeSpan.FromSeconds(1);
 
-    /// <summary>Between two looks at a job that waits: what it waits for wakes it anyway. Three times as long with a thousand jobs before it.</summary>
+    /// <summary>Between two looks at a job that waits: what it waits for wakes it anyway. As many times as long as there are five hundreds of jobs before it, up to twelve.</summary>
     public TimeSpan QueuedPoll { get; init; } = TimeSpan.FromSeconds(10);
 
     /// <summary>A rank whose agent answers but that is silent itself for so long hangs.</summary>

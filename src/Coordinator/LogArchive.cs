@@ -99,10 +99,7 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
         try
         {
             await Task.Yield();
-            foreach (RankName rank in logs.NotStored())
-            {
-                _heard.TryAdd(rank, time.GetTimestamp());
-            }
+            HearOfOthers();
             while (true)
             {
                 if (await _last.WaitAsync(options.LogPeriod, stoppingToken))
@@ -116,6 +113,23 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
         {
             using var farewell = new CancellationTokenSource(s_farewellTakes);
             await StoreAsync(farewell.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+    }
+
+    /// <summary>What coordinators before this one did not get to.</summary>
+    private void HearOfOthers()
+    {
+        try
+        {
+            foreach (RankName rank in logs.NotStored())
+            {
+                _heard.TryAdd(rank, time.GetTimestamp());
+            }
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            // An exception that leaves a background service would end the coordinator.
+            LogNotFound(error.Message);
         }
     }
 
@@ -355,6 +369,9 @@ public sealed partial class LogArchive(IGrainFactory grains, RankLogs logs, Coor
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "{Job}: what its ranks write is on this machine only until {Store} can be used: {Problem}")]
     private partial void LogNotStored(JobId job, string store, string problem);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "what ranks wrote before may stay on this machine only: {Problem}")]
+    private partial void LogNotFound(string problem);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Store} takes what ranks write again")]
     private partial void LogStoredAgain(string store);

@@ -3,8 +3,8 @@
 const longest = 2000;
 // Sequences that begin with ESC [, ESC ] … (BEL or ESC \), ESC P/X/^/_ … ESC \, other two-character ones, and lone control characters.
 const controls = /\x1b\[([0-9;:?<=>]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
-// Signs that turn the direction of text around, so that it reads as something else, and those that nobody sees.
-const turns = /[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;
+// Signs that turn the direction of text around, so that it reads as something else. Not those that only part words: some scripts need them.
+const turns = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
 /** [{ text, classes }], with a note when the line was cut here, or before by so many characters. */
 export function parts(line, cut = 0) {
@@ -26,7 +26,7 @@ export function parts(line, cut = 0) {
 }
 
 // Most text has none of it.
-const suspicious = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/;
+const suspicious = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
 export const plain = line => suspicious.test(line) ? line.replace(controls, "").replace(turns, "\ufffd") : line;
 
 /** Bold and the sixteen colours of the foreground. */

@@ -143,7 +143,7 @@ export async function jobPage(main, { navigate }) {
         job = { ...next, ...newer, history: job.history };
         show();
         // Where charts are shown, they say from where on the stream is to go on.
-        if (again) { step = null; if (now.restart) now.restart(); else now.readTo(0); }
+        if (again) { step = null; if (now.restart) now.restart(); else now.readTo(Math.max(job.step, job.last_checkpoint_step ?? 0)); }
       },
     }, () => f.hasEnded(job));
   }
