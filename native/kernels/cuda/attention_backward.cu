@@ -263,12 +263,12 @@ void start(const tn_attention_backward_args& args, const float* delta, cudaStrea
     const tn_attention_shape& shape = args.shape;
     Parameters p{attention(shape), matrix(args.q_TNH), matrix(args.k_TMH), matrix(args.v_TMH), matrix(args.dout_TNH), matrix(args.dq_TNH),
                  matrix(args.dk_TMH), matrix(args.dv_TMH), args.lse_NT, delta, {}};
-    for (const Tiles& tiles : cut_into_tiles(shape, Axis::keys, KeySizes<Dim>::keys)) {
+    for (const Tiles& tiles : cut_into_tiles(shape, Axis::keys, {KeySizes<Dim>::keys})) {
         p.tiles = tiles;
         launch(backward_keys<T, Dim>, "attention backward of keys and values", int64_t{tiles.count} * shape.kv_heads, threads,
                KeySizes<Dim>::bytes, stream, p);
     }
-    for (const Tiles& tiles : cut_into_tiles(shape, Axis::queries, QuerySizes<Dim>::rows)) {
+    for (const Tiles& tiles : cut_into_tiles(shape, Axis::queries, {QuerySizes<Dim>::rows})) {
         p.tiles = tiles;
         launch(backward_queries<T, Dim>, "attention backward of queries", int64_t{tiles.count} * shape.q_heads, threads,
                QuerySizes<Dim>::bytes, stream, p);

@@ -253,7 +253,7 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, float
     Parameters p{attention(s), matrix(args.q_TNH), matrix(args.k_TMH), matrix(args.v_TMH), matrix(args.dout_TNH), matrix(args.dk_TMH),
                  matrix(args.dv_TMH), args.lse_NT, delta, dq_NTH, {}, {}};
     const int multiprocessors = current_device().multiprocessors;
-    for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, Size::keys)) {
+    for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
         p.tiles = tiles;
         p.order = key_order<Size::keys, Size::rows>(s, tiles, multiprocessors);
         launch(backward_any_order<T, Dim, DsTiles>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads, threads,

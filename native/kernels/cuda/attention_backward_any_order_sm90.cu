@@ -41,7 +41,7 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, float
     const tn_attention_shape& s = args.shape;
     const int multiprocessors = current_device().multiprocessors;
     Parameters p{backward_parameters(args, delta, Size::rows, Size::keys, {}), float_tensor_map(dq_NTH, s.q_tokens, s.q_heads, s.head_dim, 16)};
-    for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, Size::keys)) {
+    for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
         p.backward.tiles = tiles;
         p.backward.order = key_order<Size::keys, Size::rows>(s, tiles, multiprocessors);
         launch(backward_any_order_sm90<T, Dim>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads, Size::threads,

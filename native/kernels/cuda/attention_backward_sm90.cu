@@ -56,14 +56,21 @@ struct QueryBarriers {
 };
 
 template <int Dim>
-__device__ void feed_keys(const BackwardParameters& p, const QueryWork& w, uint32_t base) {
+using Work = QueryWork<QuerySizes<Dim>::consumers>;
+
+template <int Dim>
+__device__ void feed_keys(const BackwardParameters& p, const Work<Dim>& w, uint32_t base) {
     using Size = QuerySizes<Dim>;
     const QueryBarriers<Size::stages> barriers{base + Size::barriers};
     if (w.begin_block == w.end_block) return;
-    const int token = w.sequence.q_begin + w.first_row;
     arrive_expecting(barriers.queries_full(), 2 * Size::q_bytes);
-    copy_pages<Dim>(base + Size::q, Size::rows, p.q, barriers.queries_full(), w.head, token);
-    copy_pages<Dim>(base + Size::dout, Size::rows, p.dout, barriers.queries_full(), w.head, token);
+#pragma unroll
+    for (int i = 0; i < Size::consumers; ++i) {
+        const QueryPart part = w.part[i];
+        const int token = w.sequence.q_begin + part.first_row, at = i * 64 * 128;
+        copy_pages<Dim>(base + Size::q + at, Size::rows, p.q, barriers.queries_full(), part.head, token);
+        copy_pages<Dim>(base + Size::dout + at, Size::rows, p.dout, barriers.queries_full(), part.head, token);
+    }
     Turn<Size::stages> turn;
     for (int block = w.end_block - 1; block >= w.begin_block; --block) {
         const int key = w.sequence.k_begin + block * Size::keys;
@@ -79,24 +86,26 @@ __device__ void feed_keys(const BackwardParameters& p, const QueryWork& w, uint3
 
 // One warpgroup: 64 queries.
 template <class T, int Dim>
-__device__ void sum_queries(const BackwardParameters& p, const QueryWork& w, uint32_t base) {
+__device__ void sum_queries(const BackwardParameters& p, const Work<Dim>& w, uint32_t base) {
     using Size = QuerySizes<Dim>;
     constexpr int keys = Size::keys;
     const Attention& a = p.attention;
     const Sequence& s = w.sequence;
     const QueryBarriers<Size::stages> barriers{base + Size::barriers};
     const int group = static_cast<int>(threadIdx.x) / 128 - 1, lane = threadIdx.x % 32;
-    const int row = 64 * group + static_cast<int>(threadIdx.x) % 128 / 32 * 16;  // the warp's first one in the tile
+    const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16;  // the warp's first one of the warpgroup's
     const bool speaker = threadIdx.x % 128 == 0;
-    [[maybe_unused]] const uint64_t q_part = describe(base + Size::q + group * 64 * 128), dout_part = describe(base + Size::dout + group * 64 * 128);
+    const QueryPart part = group == 0 ? w.part[0] : group == 1 ? w.part[1] : w.part[Size::consumers - 1];
+    const uint32_t q_rows = base + Size::q + group * 64 * 128, dout_rows = base + Size::dout + group * 64 * 128;
+    [[maybe_unused]] const uint64_t q_part = describe(q_rows), dout_part = describe(dout_rows);
 
     float minus_lse[2], delta[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const int at = w.first_row + row + 8 * half + lane / 4;
-        const int64_t index = w.head * a.q_tokens + s.q_begin + at;
+        const int at = part.first_row + row + 8 * half + lane / 4;
+        const int64_t index = part.head * a.q_tokens + s.q_begin + at;
         minus_lse[half] = at < s.q_length ? minus_lse_log2(p.lse[index]) : -INFINITY;
-        delta[half] = at < s.q_length ? p.delta.at(s.q_begin + at, w.head) : 0;
+        delta[half] = at < s.q_length ? p.delta.at(s.q_begin + at, part.head) : 0;
     }
 
     [[maybe_unused]] uint32_t q_registers[Dim / 16][4], dout_registers[Dim / 16][4];
@@ -118,7 +127,7 @@ __device__ void sum_queries(const BackwardParameters& p, const QueryWork& w, uin
         wait_products<1>();
         pin(scores);
         if constexpr (decltype(masked)::value) {
-            const int first_row = w.first_row + row + lane / 4;
+            const int first_row = part.first_row + row + lane / 4;
             mask_scores(scores, {visible_keys(a, s, first_row), visible_keys(a, s, first_row + 8)}, block * keys, lane);
         }
 #pragma unroll
@@ -156,8 +165,8 @@ __device__ void sum_queries(const BackwardParameters& p, const QueryWork& w, uin
         if constexpr (Size::three)
 #pragma unroll
             for (int step = 0; step < Dim / 16; ++step) {
-                load_a<Size::rows>(q_registers[step], a_lane(base + Size::q + row * 128, lane), 0, step);
-                load_a<Size::rows>(dout_registers[step], a_lane(base + Size::dout + row * 128, lane), 0, step);
+                load_a<Size::rows>(q_registers[step], a_lane(q_rows + row * 128, lane), 0, step);
+                load_a<Size::rows>(dout_registers[step], a_lane(dout_rows + row * 128, lane), 0, step);
             }
         int block = w.end_block - 1;
         for (; block >= w.begin_block && block >= w.all_see_end; --block) visit(block, std::true_type{});
@@ -167,10 +176,10 @@ __device__ void sum_queries(const BackwardParameters& p, const QueryWork& w, uin
 
     // The warpgroup's own rows of the query tile become its output.
     sync_threads(2 + group, 128);
-    store_rows<T, Size::rows>(base + Size::q, dq, {a.scale, a.scale}, row, lane);
+    store_rows<T, Size::rows>(q_rows, dq, {a.scale, a.scale}, row, lane);
     __syncwarp();
-    write_rows<Size::rows, Dim, 16>(base + Size::q, p.dq.at(s.q_begin + w.first_row, w.head), p.dq.token_stride, row,
-                                    s.q_length - w.first_row, a.head_dim, lane);
+    write_rows<Size::rows, Dim, 16>(q_rows, p.dq.at(s.q_begin + part.first_row, part.head), p.dq.token_stride, row,
+                                    s.q_length - part.first_row, a.head_dim, lane);
 }
 
 template <class T, int Dim>
@@ -189,7 +198,7 @@ __global__ void __launch_bounds__(KeySizes<Dim, false>::threads, 1) backward_sm9
     __syncthreads();
     const auto keys = [&] { return key_work<Keys::keys, Keys::rows>(p.keys.attention, p.keys.tiles, p.keys.order, key_index); };
     const auto queries = [&] {
-        return query_work<Queries::rows, Queries::keys>(p.queries.attention, p.queries.tiles, p.queries.order, query_index);
+        return query_work<Queries::consumers, Queries::keys>(p.queries.attention, p.queries.tiles, p.queries.order, query_index);
     };
     if (threadIdx.x < 128) {
         shrink_registers<Keys::producer_registers>();
@@ -208,17 +217,17 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaS
     using Queries = QuerySizes<Dim>;
     const tn_attention_shape& s = args.shape;
     const int group = s.q_heads / s.kv_heads, multiprocessors = current_device().multiprocessors;
-    const std::vector<Tiles> keys = cut_into_tiles(s, Axis::keys, Keys::keys), queries = cut_into_tiles(s, Axis::queries, Queries::rows);
+    const std::vector<Tiles> keys = cut_into_tiles(s, Axis::keys, {Keys::keys});
+    const std::vector<Tiles> queries = cut_into_tiles(s, Axis::queries, {64, group, Queries::consumers});
     Parameters p{backward_parameters(args, delta, Keys::rows, Keys::keys,
-                                     l2_order(4 * s.q_tokens * s.head_dim * group, s.kv_heads, 1, multiprocessors)),
-                 backward_parameters(args, delta, Queries::rows, Queries::keys,
-                                     l2_order(4 * s.k_tokens * s.head_dim, s.q_heads, group, multiprocessors)),
+                                     l2_order(4 * s.q_tokens * s.head_dim * group, s.kv_heads, multiprocessors)),
+                 backward_parameters(args, delta, 64, Queries::keys, l2_order(4 * s.k_tokens * s.head_dim, s.kv_heads, multiprocessors)),
                  0};
     for (size_t i = 0; i < std::max(keys.size(), queries.size()); ++i) {
         p.keys.tiles = i < keys.size() ? keys[i] : Tiles{};
         p.queries.tiles = i < queries.size() ? queries[i] : Tiles{};
         p.key_blocks = p.keys.tiles.count * s.kv_heads;
-        launch(backward_sm90<T, Dim>, "attention backward", p.key_blocks + int64_t{p.queries.tiles.count} * s.q_heads, Keys::threads,
+        launch(backward_sm90<T, Dim>, "attention backward", p.key_blocks + int64_t{p.queries.tiles.count} * s.kv_heads, Keys::threads,
                std::max(Keys::bytes, Queries::bytes), stream, p);
     }
 }

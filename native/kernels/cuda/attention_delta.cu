@@ -169,7 +169,7 @@ void attention_delta(const tn_attention_backward_args& args, const RowFloats& re
                  args.lse_NT, result, dq_NTH, {}};
     const auto kernel = s.head_dim <= 64 ? (s.dtype == TN_BFLOAT16 ? delta<Bf16, 1> : delta<Fp16, 1>)
                                          : (s.dtype == TN_BFLOAT16 ? delta<Bf16, 2> : delta<Fp16, 2>);
-    for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, tile_rows)) {
+    for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, {tile_rows})) {
         p.tiles = tiles;
         launch(kernel, "attention delta", int64_t{tiles.count} * s.q_heads, threads, 0, stream, p);
     }

@@ -146,7 +146,7 @@ template <class T, int Dim>
 void start(const tn_attention_forward_args& args, cudaStream_t stream) {
     const tn_attention_shape& shape = args.shape;
     Parameters p{attention(shape), matrix(args.q_TNH), matrix(args.k_TMH), matrix(args.v_TMH), matrix(args.out_TNH), args.lse_NT, {}};
-    for (const Tiles& tiles : cut_into_tiles(shape, Axis::queries, tile_rows)) {
+    for (const Tiles& tiles : cut_into_tiles(shape, Axis::queries, {tile_rows})) {
         p.tiles = tiles;
         launch(forward<T, Dim>, "attention forward", int64_t{tiles.count} * shape.q_heads, threads, Sizes<Dim>::bytes, stream, p);
     }

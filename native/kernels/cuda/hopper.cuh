@@ -50,7 +50,13 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, uint32_t ba
                  : "memory");
 }
 
-// Adds what lies in shared memory as copy_box would have brought it to global memory, in the background.
+// Writes what lies in shared memory as copy_box would have brought it to global memory, in the background, or adds it to what is there.
+__device__ inline void store_box(const CUtensorMap& map, uint32_t from, int column, int head, int token) {
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(from),
+                 "r"(column), "r"(head), "r"(token)
+                 : "memory");
+}
+
 __device__ inline void add_box(const CUtensorMap& map, uint32_t from, int column, int head, int token) {
     asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(from),
                  "r"(column), "r"(head), "r"(token)

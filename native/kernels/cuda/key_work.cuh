@@ -83,7 +83,7 @@ __device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const
 template <int Keys, int TileRows>
 Order key_order(const tn_attention_shape& shape, const Tiles& tiles, int32_t multiprocessors) {
     const int64_t group_bytes = 8 * shape.q_tokens * shape.head_dim * (shape.q_heads / shape.kv_heads);
-    const Order order = l2_order(group_bytes, shape.kv_heads, 1, multiprocessors);
+    const Order order = l2_order(group_bytes, shape.kv_heads, multiprocessors);
     if (!may_end_unevenly(order, tiles, shape.kv_heads)) return order;
     const Attention a = attention(shape);
     std::vector<int32_t> work(tiles.count);

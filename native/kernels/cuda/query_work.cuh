@@ -4,25 +4,36 @@
 
 namespace trainer::cuda {
 
+// Rows of one head: what a warpgroup owns.
+struct QueryPart {
+    int head, first_row;
+};
+
+template <int Parts>
 struct QueryWork {
     Sequence sequence;
-    int head, kv_head, first_row;
-    int begin_block, end_block;      // of keys
+    QueryPart part[Parts];           // the last tile of a sequence may have some whose rows all lie beyond it
+    int kv_head;
+    int begin_block, end_block;      // of keys, that any part sees
     int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) need no mask
 };
 
-// index counts tiles times query heads in the order of `order`.
-template <int TileRows, int Keys>
-__device__ inline QueryWork query_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
-    const HeadTile at = find_head_tile(tiles, order, a.q_heads, index);
+// index counts tiles times key heads in the order of `order`.
+template <int Parts, int Keys>
+__device__ inline QueryWork<Parts> query_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
+    const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
     const Tile tile = find_tile(tiles, Axis::queries, at.tile);
-    QueryWork w;
+    const Cut& cut = tiles.cut;
+    QueryWork<Parts> w;
     w.sequence = tile.sequence;
-    w.head = at.head;
-    w.kv_head = w.head / (a.q_heads / a.kv_heads);
-    w.first_row = tile.level * TileRows;
-    const int last_row = min(w.first_row + TileRows, tile.sequence.q_length) - 1;
-    const Visible first = visible_keys(a, tile.sequence, w.first_row), last = visible_keys(a, tile.sequence, last_row);
+    w.kv_head = at.head;
+#pragma unroll
+    for (int i = 0; i < Parts; ++i) {
+        const int at = tile.level * Parts + i;
+        w.part[i] = {w.kv_head * cut.heads + at % cut.heads, at / cut.heads * cut.rows};
+    }
+    const int first_row = w.part[0].first_row, last_row = min(w.part[Parts - 1].first_row + cut.rows, tile.sequence.q_length) - 1;
+    const Visible first = visible_keys(a, tile.sequence, first_row), last = visible_keys(a, tile.sequence, last_row);
     w.begin_block = first.from / Keys;
     w.end_block = first.from < last.end ? (last.end + Keys - 1) / Keys : w.begin_block;
     w.all_see_begin = (last.from + Keys - 1) / Keys;

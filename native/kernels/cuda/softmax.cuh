@@ -57,8 +57,8 @@ struct Rows {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float total = quad_sum(sum[half]);
-            factor[half] = total == 0 ? 0.f : 1 / total;
-            lse[half] = total == 0 ? -INFINITY : fmaf(max[half], scale, logf(total));
+            factor[half] = total == 0 ? 0.f : __fdividef(1.f, total);
+            lse[half] = total == 0 ? -INFINITY : fmaf(max[half], scale, __logf(total));
         }
     }
 };

@@ -7,20 +7,20 @@
 
 namespace trainer::cuda {
 
-std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, int32_t rows) {
+std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, const Cut& cut) {
     std::vector<Sequence> sequences;
     for (int32_t s = 0; s < shape.sequences; ++s) {
         const int32_t *q = shape.cu_seqlens_q + s, *k = shape.cu_seqlens_k + s;
         const Sequence sequence{q[0], q[1] - q[0], k[0], k[1] - k[0], 0};
         if ((axis == Axis::queries ? sequence.q_length : sequence.k_length) > 0) sequences.push_back(sequence);
     }
-    const auto levels = [&](const Sequence& s) { return ((axis == Axis::queries ? s.q_length : s.k_length) + rows - 1) / rows; };
+    const auto levels = [&](const Sequence& s) { return cut.tiles(axis == Axis::queries ? s.q_length : s.k_length); };
     std::stable_sort(sequences.begin(), sequences.end(), [&](const Sequence& a, const Sequence& b) { return levels(a) > levels(b); });
 
     std::vector<Tiles> tables;
     for (size_t begin = 0; begin < sequences.size(); begin += Tiles::capacity) {
         Tiles& table = tables.emplace_back();
-        table.rows = rows;
+        table.cut = cut;
         table.count = 0;
         table.sequences = static_cast<int32_t>(std::min<size_t>(Tiles::capacity, sequences.size() - begin));
         for (int32_t i = 0; i < table.sequences; ++i) {
@@ -53,11 +53,11 @@ int64_t last_end(const Order& order, const Tiles& tiles, int32_t heads, const st
 
 }  // namespace
 
-Order l2_order(int64_t group_bytes, int32_t heads, int32_t group, int32_t multiprocessors) {
+Order l2_order(int64_t head_bytes, int32_t heads, int32_t multiprocessors) {
     constexpr int64_t cache_share = 32 << 20;
-    int64_t section = group * std::max<int64_t>(1, cache_share / std::max<int64_t>(1, group_bytes));
+    int64_t section = std::max<int64_t>(1, cache_share / std::max<int64_t>(1, head_bytes));
     if (section >= heads) return all_heads(heads, multiprocessors);
-    while (heads % section != 0) section -= group;
+    while (heads % section != 0) --section;
     return {static_cast<int32_t>(section), static_cast<int32_t>((multiprocessors + section - 1) / section), multiprocessors};
 }
 

@@ -15,6 +15,14 @@ struct Sequence {
     int32_t first_tile;
 };
 
+// How a sequence is cut: into blocks of rows, each with every one of `heads` heads; `parts` pairs of block and head, all heads of a
+// block before the next block, make a tile. Under a causal mask heads of the same rows see the same keys, which rows below do not.
+struct Cut {
+    int32_t rows, heads = 1, parts = 1;
+
+    __host__ __device__ int32_t tiles(int32_t length) const { return ((length + rows - 1) / rows * heads + parts - 1) / parts; }
+};
+
 // Sequences in order of falling tile count, passed by value as a kernel parameter: no copy, no scratch, capture-safe.
 // Tiles are numbered level by level, the highest level of the whole batch first. Where a tile's work grows with its level,
 // as under a causal mask, thread blocks thus start in order of falling work.
@@ -22,7 +30,7 @@ struct Tiles {
     static constexpr int32_t capacity = 128;
     int32_t sequences;
     int32_t count;
-    int32_t rows;  // of a tile
+    Cut cut;
     Sequence sequence[capacity];
 };
 
@@ -30,7 +38,7 @@ enum class Axis { queries, keys };
 
 // The batch cut into tables of at most Tiles::capacity sequences, over the query or the key axis. Sequences without tokens
 // on that axis have no tiles.
-std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, int32_t rows);
+std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, const Cut& cut);
 
 struct Tile {
     Sequence sequence;
@@ -44,9 +52,7 @@ inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t
         if (tiles.sequence[middle].first_tile <= index) low = middle;
         else high = middle - 1;
     }
-    const auto levels = [&](const Sequence& s) {
-        return ((axis == Axis::queries ? s.q_length : s.k_length) + tiles.rows - 1) / tiles.rows;
-    };
+    const auto levels = [&](const Sequence& s) { return tiles.cut.tiles(axis == Axis::queries ? s.q_length : s.k_length); };
     const int32_t zone_width = low + 1, within = index - tiles.sequence[low].first_tile;
     const int32_t level = levels(tiles.sequence[low]) - 1 - within / zone_width;
     const Sequence& sequence = tiles.sequence[within % zone_width];
@@ -60,8 +66,8 @@ struct Order {
     int32_t at_once;  // thread blocks that run at the same time: one a multiprocessor
 };
 
-// `group` of the heads that own the tiles stream the same group_bytes. A section runs for about one wave of thread blocks.
-Order l2_order(int64_t group_bytes, int32_t heads, int32_t group, int32_t multiprocessors);
+// Each of the heads that own the tiles streams head_bytes. A section runs for about one wave of thread blocks.
+Order l2_order(int64_t head_bytes, int32_t heads, int32_t multiprocessors);
 
 // Whether one order of thread blocks can end much later than another: there are more than run at once, and not many times more.
 bool may_end_unevenly(const Order& order, const Tiles& tiles, int32_t heads);
