@@ -46,7 +46,7 @@ void backward_in_any_order(const tn_attention_backward_args& args, bool hopper, 
     float* dq_NTH = static_cast<float*>(args.scratch);
     const RowFloats delta = delta_in_dq(args);
     attention_delta(args, delta, dq_NTH, stream);
-    if (hopper) hopper_attention_backward_any_order(args, delta, dq_NTH, stream);
+    if (hopper) hopper_attention_backward_any_order(args, delta, dq_NTH, {}, stream);
     else portable_attention_backward_any_order(args, delta, dq_NTH, shared_bytes, stream);
     attention_round_dq(args, dq_NTH, !hopper, stream);
 }

@@ -255,7 +255,7 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, float
     const int multiprocessors = current_device().multiprocessors;
     for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
         p.tiles = tiles;
-        p.order = key_order<Size::keys, Size::rows>(s, tiles, multiprocessors);
+        p.order = key_plan<Size::keys, Size::rows>(s, tiles, multiprocessors, 1, 1).order;
         launch(backward_any_order<T, Dim, DsTiles>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads, threads,
                Size::bytes, stream, p);
     }

@@ -12,6 +12,7 @@ namespace {
 struct Parameters {
     BackwardParameters backward;
     CUtensorMap dq_NTH;
+    int32_t cluster;
 };
 
 template <class T, int Dim>
@@ -20,7 +21,8 @@ __global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_
     extern __shared__ unsigned char shared[];
     const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
     const BackwardParameters& p = parameters.backward;
-    const KeyWork w = key_work<Size::keys, Size::rows>(p.attention, p.tiles, p.order, blockIdx.x);
+    const int cluster = parameters.cluster, rank = blockIdx.x % cluster;
+    const KeyWork w = key_work<Size::keys, Size::rows>(p.attention, p.tiles, p.order, blockIdx.x / cluster, rank, cluster);
     if (threadIdx.x == 0) {
         DsBarriers{base + Size::ds_barriers}.init(Size::consumers);
         KeyBarriers{base + Size::barriers}.init(Size::consumers);
@@ -31,34 +33,38 @@ __global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_
         feed_key_block<Size, Dim>(p, w, base);
     } else {
         grow_registers<Size::consumer_registers>();
-        sum_keys<T, Dim, true>(p, &parameters.dq_NTH, w, base);
+        sum_keys<T, Dim, true>(p, &parameters.dq_NTH, w, base, rank, cluster);
     }
 }
 
 template <class T, int Dim>
-void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream) {
+void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, const Clusters& clusters,
+           cudaStream_t stream) {
     using Size = KeySizes<Dim, true>;
     const tn_attention_shape& s = args.shape;
     const int multiprocessors = current_device().multiprocessors;
-    Parameters p{backward_parameters(args, delta, Size::rows, Size::keys, {}), float_tensor_map(dq_NTH, s.q_tokens, s.q_heads, s.head_dim, 16)};
+    Parameters p{backward_parameters(args, delta, Size::rows, Size::keys, {}), float_tensor_map(dq_NTH, s.q_tokens, s.q_heads, s.head_dim, 16), 1};
     for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
         p.backward.tiles = tiles;
-        p.backward.order = key_order<Size::keys, Size::rows>(s, tiles, multiprocessors);
-        launch(backward_any_order_sm90<T, Dim>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads, Size::threads,
-               Size::aligned_bytes, stream, p);
+        const Plan plan = key_plan<Size::keys, Size::rows>(s, tiles, multiprocessors, clusters.least, clusters.most);
+        p.backward.order = plan.order;
+        p.cluster = plan.cluster;
+        launch(backward_any_order_sm90<T, Dim>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads * p.cluster,
+               Size::threads, Size::aligned_bytes, stream, p, p.cluster);
     }
 }
 
 template <class T>
-void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, cudaStream_t stream) {
-    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, dq_NTH, stream);
+void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, const Clusters& clusters,
+           cudaStream_t stream) {
+    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, dq_NTH, clusters, stream);
 }
 
 }  // namespace
 
 void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
-                                         cudaStream_t stream) {
-    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, dq_NTH, stream);
+                                         const Clusters& clusters, cudaStream_t stream) {
+    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, dq_NTH, clusters, stream);
 }
 
 }  // namespace trainer::cuda

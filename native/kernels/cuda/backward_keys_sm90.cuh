@@ -59,6 +59,7 @@ struct KeySizes {
 // Where blocks of queries have 128 rows, of half the bytes, meeting costs more than it saves.
 template <class Size>
 __device__ inline Visit visit_of(const KeyWork& w, int index) {
+    index += w.begin_visit;
     if constexpr (Size::may_meet)
         if (w.meets) return w.meeting_visit(index);
     return w.visit(index);
@@ -178,13 +179,45 @@ struct DsBarriers {
     }
 };
 
+// The thread blocks of a cluster have visited the same keys. The first sums up dk, the second dv, each in order of rank.
+template <int Dim, int Threads>
+__device__ inline void share_sums(float (&dk)[Dim / 8][4], float (&dv)[Dim / 8][4], uint32_t base, int rank, int cluster) {
+    constexpr int step = Threads * 16, all = Dim / 8 * step;
+    const uint32_t lane_dk = base + (thread_index() - 128) * 16, lane_dv = lane_dk + all;
+    const auto give = [&](const float (&sums)[Dim / 8][4], uint32_t at) {
+#pragma unroll
+        for (int n = 0; n < Dim / 8; ++n) store_shared_float4(at + n * step, sums[n]);
+    };
+    const auto take = [&](float (&sums)[Dim / 8][4], uint32_t at) {
+#pragma unroll 1
+        for (int from = 0; from < cluster; ++from) {
+            if (from == rank) continue;
+#pragma unroll
+            for (int n = 0; n < Dim / 8; ++n) {
+                const float4 x = load_shared_float4(at + n * step, from);
+                sums[n][0] += x.x;
+                sums[n][1] += x.y;
+                sums[n][2] += x.z;
+                sums[n][3] += x.w;
+            }
+        }
+    };
+    if (rank != 0) give(dk, lane_dk);
+    if (rank != 1) give(dv, lane_dv);
+    sync_cluster();
+    if (rank == 0) take(dk, lane_dk);
+    if (rank == 1) take(dv, lane_dv);
+    sync_cluster();  // nobody's shared memory goes away while others read it
+}
+
 // One warpgroup: 64 keys, and of every visit's dq the 64 columns (head_dim 128) or the 64 rows (64) that bear its number.
 //
 // dq needs the other warpgroup's ds. It is computed one visit late, so that neither has to wait for the other and one's softmax
 // runs under the other's products. LSE and delta are given back by every lane that read them: it costs nothing, and is what
 // compute-sanitizer can follow.
 template <class T, int Dim, bool AnyOrder>
-__device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH, const KeyWork& w, uint32_t base) {
+__device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH, const KeyWork& w, uint32_t base, int rank = 0,
+                         int cluster = 1) {
     using Size = KeySizes<Dim, AnyOrder>;
     constexpr int rows = Size::rows;
     const Attention& a = p.attention;
@@ -322,19 +355,23 @@ __device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH,
         wait_products<0>();
         pin(dq);
         add_dq(dq, last);
-        if (thread_index() % 32 == 0) wait_bulk_writes();
+        if (thread_index() % 32 == 0) wait_bulk_reads();
     }
 
-    // The warpgroup's own rows of the key and value tiles become its output, once the other has read them for its dq.
+    // The tiles become output, once the other warpgroup has read them for its dq.
     sync_threads(1, 128 * Size::consumers);
+    if constexpr (AnyOrder)
+        if (cluster > 1) share_sums<Dim, 128 * Size::consumers>(dk, dv, base, rank, cluster);
     const int lane = threadIdx.x % 32, key_row = 64 * (static_cast<int>(threadIdx.x) / 128 - 1) + static_cast<int>(threadIdx.x) % 128 / 32 * 16;
-    store_rows<T, Size::keys>(base + Size::k, dk, {a.scale, a.scale}, key_row, lane);
-    store_rows<T, Size::keys>(base + Size::v, dv, {1.f, 1.f}, key_row, lane);
-    __syncwarp();
     const int64_t token = s.k_begin + w.first_key;
     const int valid_rows = s.k_length - w.first_key;
-    write_rows<Size::keys, Dim, 16>(base + Size::k, p.dk.at(token, w.kv_head), p.dk.token_stride, key_row, valid_rows, a.head_dim, lane);
-    write_rows<Size::keys, Dim, 16>(base + Size::v, p.dv.at(token, w.kv_head), p.dv.token_stride, key_row, valid_rows, a.head_dim, lane);
+    const auto write = [&](uint32_t tile, const float (&sums)[Dim / 8][4], float factor, const Matrix& to) {
+        store_rows<T, Size::keys>(tile, sums, {factor, factor}, key_row, lane);
+        __syncwarp();
+        write_rows<Size::keys, Dim, 16>(tile, to.at(token, w.kv_head), to.token_stride, key_row, valid_rows, a.head_dim, lane);
+    };
+    if (rank == 0) write(base + Size::k, dk, a.scale, p.dk);
+    if (rank == (cluster > 1)) write(base + Size::v, dv, 1, p.dv);
 }
 
 }  // namespace trainer::cuda

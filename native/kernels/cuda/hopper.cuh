@@ -80,6 +80,29 @@ __device__ inline void prefetch(const CUtensorMap& map) { asm volatile("prefetch
 // Ordinary writes of this thread to shared memory become visible to wgmma and the copy engine; a barrier must follow.
 __device__ inline void publish_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// Until all threads of the cluster's thread blocks have come here or have ended; what they wrote to shared memory is then seen.
+__device__ inline void sync_cluster() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+
+__device__ inline void store_shared_float4(uint32_t address, const float (&x)[4]) {
+    asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]) : "memory");
+}
+
+// From the shared memory of the cluster's thread block `rank`, where this one has `address`.
+__device__ inline float4 load_shared_float4(uint32_t address, int rank) {
+    float4 v;
+    asm volatile("{.reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %4, %5;\n"
+                 "ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [there];}"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(address), "r"(rank)
+                 : "memory");
+    return v;
+}
+
 template <int Registers>
 __device__ inline void shrink_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));

@@ -15,8 +15,9 @@ struct KeyWork {
     int kv_head, number, first_key, group, begin_block, end_block;  // number: of the block of keys in its sequence
     int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) of queries need no mask, given zeros beyond the sequence
     bool meets, descends;            // see meeting_visit
+    int begin_visit, end_visit;      // those of this thread block
 
-    __host__ __device__ int visits() const { return group * (end_block - begin_block); }
+    __host__ __device__ int visits() const { return end_visit - begin_visit; }
 
     // Heads in turn, queries upwards.
     __device__ Visit visit(int index) const {
@@ -65,30 +66,35 @@ __host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile
     const int first_key_end = seeing_queries(a, s, w.first_key, w.first_key).end;
     w.all_see_end = first_key_end < s.q_length ? first_key_end / TileRows : w.end_block;
     w.meets = w.descends = false;
+    w.begin_visit = 0;
+    w.end_visit = w.group * (w.end_block - w.begin_block);
     return w;
 }
 
-// index counts tiles times key heads in the order of `order`.
+// index counts tiles times key heads in the order of `order`; the thread block is number `rank` of the `cluster` that share it.
 template <int Keys, int TileRows>
-__device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
+__device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Order& order, int index, int rank = 0, int cluster = 1) {
     const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
     KeyWork w = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, at.tile), at.head);
     w.meets = a.causal && w.group > 1;
     w.descends = index / order.at_once % 2 == 0;
+    if (cluster > 1) {
+        const int all = w.end_visit;
+        w.begin_visit = all * rank / cluster;
+        w.end_visit = all * (rank + 1) / cluster;
+    }
     return w;
 }
 
-// l2_order, unless its thread blocks would end much later than when those with most work start first, whatever their head: packed
-// sequences of many lengths would leave multiprocessors idle.
+// For tables cut by Keys: l2_order in clusters of `least`, balanced by as much as clusters of `most`.
 template <int Keys, int TileRows>
-Order key_order(const tn_attention_shape& shape, const Tiles& tiles, int32_t multiprocessors) {
+Plan key_plan(const tn_attention_shape& shape, const Tiles& tiles, int32_t multiprocessors, int32_t least, int32_t most) {
     const int64_t group_bytes = 8 * shape.q_tokens * shape.head_dim * (shape.q_heads / shape.kv_heads);
-    const Order order = l2_order(group_bytes, shape.kv_heads, multiprocessors);
-    if (!may_end_unevenly(order, tiles, shape.kv_heads)) return order;
+    const Plan plan{l2_order(group_bytes, shape.kv_heads, multiprocessors / least), least};
     const Attention a = attention(shape);
     std::vector<int32_t> work(tiles.count);
     for (int32_t i = 0; i < tiles.count; ++i) work[i] = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, i), 0).visits();
-    return balanced_order(order, tiles, shape.kv_heads, work);
+    return balanced_plan(plan, most, tiles, shape.kv_heads, work);
 }
 
 }  // namespace trainer::cuda

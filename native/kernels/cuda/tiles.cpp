@@ -37,13 +37,14 @@ namespace {
 Order all_heads(int32_t heads, int32_t at_once) { return {heads, std::numeric_limits<int32_t>::max() / heads, at_once}; }
 
 // When the last thread block ends, in visits, if each multiprocessor takes the next one as soon as it is free.
-int64_t last_end(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
-    constexpr int32_t prologue = 3;
+int64_t last_end(const Plan& plan, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
+    const int32_t around = plan.cluster == 1 ? 3 : 4;  // before the first visit and after the last
     std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> free_at;
-    for (int32_t i = 0; i < order.at_once; ++i) free_at.push(0);
+    for (int32_t i = 0; i < plan.order.at_once; ++i) free_at.push(0);
     int64_t last = 0;
     for (int32_t i = 0; i < tiles.count * heads; ++i) {
-        const int64_t end = free_at.top() + prologue + work[find_head_tile(tiles, order, heads, i).tile];
+        const int32_t visits = work[find_head_tile(tiles, plan.order, heads, i).tile];
+        const int64_t end = free_at.top() + around + (visits + plan.cluster - 1) / plan.cluster;
         free_at.pop();
         free_at.push(end);
         last = std::max(last, end);
@@ -61,16 +62,22 @@ Order l2_order(int64_t head_bytes, int32_t heads, int32_t multiprocessors) {
     return {static_cast<int32_t>(section), static_cast<int32_t>((multiprocessors + section - 1) / section), multiprocessors};
 }
 
-bool may_end_unevenly(const Order& order, const Tiles& tiles, int32_t heads) {
-    constexpr int32_t many = 8;  // thread blocks a multiprocessor: they even out in any order
-    const int64_t blocks = int64_t{tiles.count} * heads;
-    return order.section_heads < heads && blocks > order.at_once && blocks <= many * order.at_once;
-}
-
-Order balanced_order(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
-    constexpr double cache_gain = 1.05;  // measured: 0 to 9 %, less where lengths differ
-    const Order all = all_heads(heads, order.at_once);
-    return last_end(order, tiles, heads, work) > cache_gain * last_end(all, tiles, heads, work) ? all : order;
+Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
+    constexpr int32_t many = 8;        // tiles for each multiprocessor: they even out whatever the plan
+    constexpr double worth_it = 1.05;  // sections gain 0 to 9 % by the cache, and the count of visits is no measurement
+    const int32_t multiprocessors = plan.order.at_once * plan.cluster;
+    Plan best = plan;
+    if (int64_t{tiles.count} * heads > int64_t{many} * multiprocessors) return best;
+    int64_t best_end = last_end(best, tiles, heads, work);
+    for (int32_t cluster = plan.cluster; cluster <= most; cluster *= 2) {
+        const Plan other{all_heads(heads, multiprocessors / cluster), cluster};
+        const int64_t end = last_end(other, tiles, heads, work);
+        if (best_end > worth_it * end) {
+            best = other;
+            best_end = end;
+        }
+    }
+    return best;
 }
 
 Attention attention(const tn_attention_shape& s) {

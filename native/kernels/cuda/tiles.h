@@ -69,12 +69,15 @@ struct Order {
 // Each of the heads that own the tiles streams head_bytes. A section runs for about one wave of thread blocks.
 Order l2_order(int64_t head_bytes, int32_t heads, int32_t multiprocessors);
 
-// Whether one order of thread blocks can end much later than another: there are more than run at once, and not many times more.
-bool may_end_unevenly(const Order& order, const Tiles& tiles, int32_t heads);
+// An order, and how many thread blocks of a cluster share the work of one tile.
+struct Plan {
+    Order order;
+    int32_t cluster;
+};
 
-// `order`, unless with all heads at once the last thread block ends so much sooner that it outweighs the cache. work: of each tile,
-// in visits.
-Order balanced_order(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work);
+// `plan`, unless multiprocessors would then be idle for so long, while the last thread blocks end, that something else is worth its
+// cost: all heads at once, or larger clusters, up to `most`. work: of each tile, in visits.
+Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work);
 
 struct HeadTile {
     int32_t tile, head;

@@ -119,6 +119,8 @@ tn_attention_backward_args DeviceAttention::backward_args(bool deterministic) co
     return a;
 }
 
+static bool has_hopper_kernels(int32_t head_dim) { return current_device().major == 9 && (head_dim == 64 || head_dim == 128); }
+
 void DeviceAttention::start(Kernels kernels, cudaStream_t stream) {
     const tn_attention_forward_args forward = forward_args();
     const tn_attention_backward_args backward = backward_args(fixed_order(kernels));
@@ -134,6 +136,13 @@ void DeviceAttention::start(Kernels kernels, cudaStream_t stream) {
         attention_delta(backward, delta, scratch.device(), stream);
         portable_attention_backward_any_order(backward, delta, scratch.device(), shared_bytes, stream);
         attention_round_dq(backward, scratch.device(), true, stream);
+    } else if ((kernels == Kernels::any_order_cluster_1 || kernels == Kernels::any_order_cluster_4) && has_hopper_kernels(shape.head_dim)) {
+        const RowFloats delta = delta_in_dq(backward);
+        hopper_attention_forward(forward, stream);
+        attention_delta(backward, delta, scratch.device(), stream);
+        const Clusters clusters = kernels == Kernels::any_order_cluster_1 ? Clusters{1, 1} : Clusters{4, 4};
+        hopper_attention_backward_any_order(backward, delta, scratch.device(), clusters, stream);
+        attention_round_dq(backward, scratch.device(), false, stream);
     } else {
         ok(tn_attention_forward(&forward, stream));
         ok(tn_attention_backward(&backward, stream));

@@ -94,10 +94,10 @@ private:
 };
 
 // What the library chooses where asked for determinism or for any order, and the portable kernels whatever it chooses, those in
-// any order also with the shared memory of sm_80.
-enum class Kernels { deterministic, any_order, portable, portable_any_order, portable_any_order_sm80 };
-constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::any_order, Kernels::portable, Kernels::portable_any_order,
-                                   Kernels::portable_any_order_sm80};
+// any order also with the shared memory of sm_80. Hopper's in any order also without clusters, and with the largest.
+enum class Kernels { deterministic, any_order, any_order_cluster_1, any_order_cluster_4, portable, portable_any_order, portable_any_order_sm80 };
+constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::any_order, Kernels::any_order_cluster_1, Kernels::any_order_cluster_4,
+                                   Kernels::portable, Kernels::portable_any_order, Kernels::portable_any_order_sm80};
 
 // Whether dq, too, has the same bits in every run.
 inline bool fixed_order(Kernels kernels) { return kernels == Kernels::deterministic || kernels == Kernels::portable; }
