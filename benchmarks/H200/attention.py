@@ -1,6 +1,6 @@
 """Attention kernels on one GPU: speed beside PyTorch's backends, and error against float64, in one process on the same inputs.
 
-    python3 benchmarks/H200/attention.py native/build/cuda/libtrainer_kernels.so speed full varlen long check
+    python3 benchmarks/H200/attention.py native/build/cuda/libtrainer_kernels.so speed full small varlen long check
 
 Needs PyTorch with Triton. TFLOP/s count 4*B*H*S*S*D forward, halved for causal, and 2.5 times that backward.
 """
@@ -128,6 +128,11 @@ def full():
     speed([(4, 16, 16, 4096, 128), (4, 16, 16, 4096, 64)], causal=False)
 
 
+def small():
+    """Batches too small for one thread block a block of keys to occupy the chip."""
+    speed([(1, 14, 2, 1024, 64), (1, 14, 2, 4096, 64), (1, 28, 4, 1024, 128), (1, 28, 4, 4096, 128)])
+
+
 def varlen():
     for (n, m, d, longest, count), seed in itertools.product(((28, 4, 128, 4096, 8), (14, 2, 64, 2048, 16)), (1, 2, 3)):
         random.seed(seed)
@@ -205,6 +210,8 @@ def check():
         cases += [("ragged", 6, 2, d, ragged, ragged, True, {}), ("unequal", 2, 2, d, [5, 0, 80, 130, 70, 0], [9, 4, 70, 3, 0, 70], True, {}),
                   ("unequal", 6, 2, d, [5, 0, 80, 200], [9, 4, 70, 333], False, {}), ("many", 2, 1, d, many, many, True, {}),
                   ("strided", 4, 2, d, [257, 30], [257, 30], True, dict(gap=24))]
+        sevens = [700, 20, 333, 64, 513, 1, 640, 90, 450, 128, 700, 257]  # enough pairs of tile and head to be given out by work
+        cases += [("sevens", 14, 2, d, sevens, sevens, True, {}), ("sevens", 14, 2, d, sevens, sevens, False, dict(window=100))]
         for window in (0, 5, 64, 200):
             for causal in (True, False): cases.append((f"window {window}", 2, 1, d, [350, 20], [350, 40], causal, dict(window=window)))
         for length in (1, 2, 3, 4, 5, 8, 16, 17, 40, 128):
@@ -242,4 +249,4 @@ if __name__ == "__main__":
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__, subprocess.run(
         ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,temperature.gpu", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip())
     for name in sys.argv[2:]:
-        {f.__name__: f for f in (speed, full, varlen, long, check)}[name]()
+        {f.__name__: f for f in (speed, full, small, varlen, long, check)}[name]()

@@ -15,14 +15,14 @@ struct Parameters {
     int32_t cluster;
 };
 
-template <class T, int Dim>
+template <class T, int Dim, bool InClusters>
 __global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_order_sm90(const __grid_constant__ Parameters parameters) {
     using Size = KeySizes<Dim, true>;
     extern __shared__ unsigned char shared[];
     const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
     const BackwardParameters& p = parameters.backward;
-    const int cluster = parameters.cluster, rank = blockIdx.x % cluster;
-    const KeyWork w = key_work<Size::keys, Size::rows>(p.attention, p.tiles, p.order, blockIdx.x / cluster, rank, cluster);
+    const int cluster = InClusters ? parameters.cluster : 1;
+    const KeyWork w = key_work<Size::keys, Size::rows>(p.attention, p.tiles, p.order, blockIdx.x / cluster, blockIdx.x % cluster, cluster);
     if (threadIdx.x == 0) {
         DsBarriers{base + Size::ds_barriers}.init(Size::consumers);
         KeyBarriers{base + Size::barriers}.init(Size::consumers);
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_
         feed_key_block<Size, Dim>(p, w, base);
     } else {
         grow_registers<Size::consumer_registers>();
-        sum_keys<T, Dim, true>(p, &parameters.dq_NTH, w, base, rank, cluster);
+        sum_keys<T, Dim, true>(p, &parameters.dq_NTH, w, base);
     }
 }
 
@@ -49,8 +49,9 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, float
         const Plan plan = key_plan<Size::keys, Size::rows>(s, tiles, multiprocessors, clusters.least, clusters.most);
         p.backward.order = plan.order;
         p.cluster = plan.cluster;
-        launch(backward_any_order_sm90<T, Dim>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads * p.cluster,
-               Size::threads, Size::aligned_bytes, stream, p, p.cluster);
+        const auto kernel = plan.cluster > 1 ? backward_any_order_sm90<T, Dim, true> : backward_any_order_sm90<T, Dim, false>;
+        launch(kernel, "attention backward in any order", int64_t{tiles.count} * s.kv_heads * p.cluster,
+               Size::threads, Size::aligned_bytes, stream, p, {p.cluster, true});
     }
 }
 

@@ -140,6 +140,7 @@ constexpr int round_pieces = 4;
 
 template <class T, bool InLaneOrder>
 __global__ void __launch_bounds__(threads) round_dq(const __grid_constant__ RoundParameters p) {
+    wait_for_last_kernel();
     const int row_pieces = p.head_dim / 8;
 #pragma unroll
     for (int i = 0; i < round_pieces; ++i) {
@@ -182,7 +183,7 @@ void attention_round_dq(const tn_attention_backward_args& args, const float* dq_
     const RoundParameters p{dq_NTH, matrix(args.dq_TNH), s.q_tokens, count, s.head_dim, s.scale};
     const auto kernel = in_lane_order ? (s.dtype == TN_BFLOAT16 ? round_dq<Bf16, true> : round_dq<Fp16, true>)
                                       : (s.dtype == TN_BFLOAT16 ? round_dq<Bf16, false> : round_dq<Fp16, false>);
-    launch(kernel, "attention rounding of dq", (count + block - 1) / block, threads, 0, stream, p);
+    launch(kernel, "attention rounding of dq", (count + block - 1) / block, threads, 0, stream, p, {1, !in_lane_order});
 }
 
 }  // namespace trainer::cuda

@@ -1,4 +1,4 @@
-// Forward attention for Hopper: one warpgroup feeds keys and values through the copy engine, the others own 64 query rows
+// Forward attention for Hopper: one warpgroup feeds keys and values through the copy engine, the others own 64 query rows of one head
 // each and keep two products in flight, scores of the next key block and output of the last, while they do the softmax.
 #include "attention.h"
 #include "hopper.cuh"
@@ -21,10 +21,11 @@ struct Parameters {
     Matrix out_rows;
     float* lse;
     Order order;
+    Shares shares;
     Tiles tiles;
 };
 
-constexpr int stages = 2, keys = 128;
+constexpr int stages = 2, keys = 128, no_tile = -1;
 
 template <int Dim>
 using Work = QueryWork<Dim == 64 ? 3 : 2>;
@@ -63,10 +64,16 @@ struct Barriers {
     }
 };
 
-// Calls with the work of every tile that this thread block takes. Tiles come in order of falling work; turning the order round in
-// every other round gives each thread block a like share.
+// Calls with the index of every tile that this thread block takes. Tiles come in order of falling work; where p.shares says nothing,
+// turning the order round in every other round gives each thread block a like share.
 template <class Take>
 __device__ void for_each_tile(const Parameters& p, const Take& take) {
+    for (int i = 0; i < p.shares.count; ++i) {
+        const Share& share = p.shares.share[i];
+        const int place = static_cast<int>(blockIdx.x) - share.block;
+        if (0 <= place && place < share.count) take(share.first + place);
+    }
+    if (p.shares.count > 0) return;
     const int count = p.tiles.count * p.attention.kv_heads, blocks = gridDim.x;
     for (int round = 0; round * blocks < count; ++round) {
         const int index = round * blocks + (round % 2 == 0 ? blockIdx.x : blocks - 1 - blockIdx.x);
@@ -80,7 +87,7 @@ __device__ bool brings_foreign_rows(const Attention& a, const QueryWork<Parts>& 
     return w.end_block * keys > w.sequence.k_length && w.sequence.k_begin + w.sequence.k_length < a.k_tokens;
 }
 
-// One thread says what the next tile is, and brings its queries.
+// One thread says what the next tile is, no_tile after the last, and brings its queries.
 template <int Dim>
 __device__ void feed_queries(const Parameters& p, uint32_t base, Work<Dim>* works) {
     using Size = Sizes<Dim>;
@@ -104,6 +111,10 @@ __device__ void feed_queries(const Parameters& p, uint32_t base, Work<Dim>* work
         }
         turn.advance();
     });
+    wait(barriers.q_empty(turn.stage), turn.parity ^ 1);
+    works[turn.stage].kv_head = no_tile;
+    arrive(barriers.work_full(turn.stage));
+    arrive(barriers.q_full(turn.stage));
 }
 
 // Another one brings keys and values.
@@ -112,9 +123,10 @@ __device__ void feed_keys(const Parameters& p, uint32_t base, const Work<Dim>* w
     using Size = Sizes<Dim>;
     const Barriers barriers{base + Size::barriers};
     Turn<stages> work_turn, key_turn, value_turn;
-    for_each_tile(p, [&](int) {
+    for (;; work_turn.advance()) {
         wait(barriers.work_full(work_turn.stage), work_turn.parity);
         const Work<Dim>& w = works[work_turn.stage];  // read anew where it is needed: registers are few
+        if (w.kv_head == no_tile) return;
         const auto copy_block = [&](uint32_t to, const CUtensorMap& map, uint32_t barrier, int block) {
             arrive_expecting(barrier, Size::k_bytes);
             for (int page = 0; page < pages(Dim); ++page)
@@ -140,8 +152,7 @@ __device__ void feed_keys(const Parameters& p, uint32_t base, const Work<Dim>* w
             }
             copy_values(w.begin_block);
         }
-        work_turn.advance();
-    });
+    }
 }
 
 // The copy engine knows only the end of the tensor: what it brought from the next sequence must not meet a zero probability as a
@@ -226,17 +237,18 @@ struct Consumer {
             open = false;
         };
 
-        for_each_tile(p, [&](int) {
+        for (;; ++tiles) {
             wait(barriers.q_full(tiles % stages), tiles / stages % 2);
             const Work<Dim>& w = works[tiles % stages];
+            if (w.kv_head == no_tile) break;
             int block = w.end_block - 1;
             const auto masked = [&] { return block >= w.all_see_end || block < w.all_see_begin; };
 
             if (block < w.begin_block) {
                 if (open) close();
                 clear(out);
-                write(tiles++, out, {});
-                return;
+                write(tiles, out, {});
+                continue;
             }
             float scores[keys / 8][4], shrink[2];
             start_scores(scores);
@@ -284,8 +296,7 @@ struct Consumer {
             for (--block; block >= all_see_end; --block) step(std::true_type{});
             for (; block >= all_see_begin; --block) step(std::false_type{});
             for (; block >= begin; --block) step(std::true_type{});
-            ++tiles;
-        });
+        }
         if (open) close();
         if (thread_index() % 32 == 0) wait_bulk_reads();
     }
@@ -374,9 +385,15 @@ void start(const tn_attention_forward_args& args, cudaStream_t stream) {
                  tensor_map(args.k_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
                  tensor_map(args.v_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
                  tensor_map(args.out_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, 16),
-                 attention(s), matrix(args.out_TNH), args.lse_NT, l2_order(4 * s.k_tokens * s.head_dim, s.kv_heads, multiprocessors), {}};
+                 attention(s), matrix(args.out_TNH), args.lse_NT, l2_order(4 * s.k_tokens * s.head_dim, s.kv_heads, multiprocessors), {}, {}};
     for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, {64, heads, Size::consumers})) {
         p.tiles = tiles;
+        std::vector<int32_t> work(tiles.count);
+        for (int32_t i = 0; i < tiles.count; ++i) {
+            const Work<Dim> w = query_work<Size::consumers, keys>(p.attention, tiles.cut, find_tile(tiles, Axis::queries, i), 0);
+            work[i] = w.end_block - w.begin_block;
+        }
+        p.shares = shares_of(p.order, tiles, s.kv_heads, work);
         launch(forward_sm90<T, Dim>, "attention forward", std::min<int64_t>(multiprocessors, int64_t{tiles.count} * s.kv_heads),
                 Size::threads, Size::aligned_bytes, stream, p);
     }

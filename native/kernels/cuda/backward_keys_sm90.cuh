@@ -56,10 +56,11 @@ struct KeySizes {
     static constexpr int aligned_bytes = bytes + 1024;
 };
 
+// index: of this thread block's visits; a cluster's thread blocks are side by side, at queries that the L2 cache holds for all of them.
 // Where blocks of queries have 128 rows, of half the bytes, meeting costs more than it saves.
 template <class Size>
 __device__ inline Visit visit_of(const KeyWork& w, int index) {
-    index += w.begin_visit;
+    index = index * w.cluster + w.rank;
     if constexpr (Size::may_meet)
         if (w.meets) return w.meeting_visit(index);
     return w.visit(index);
@@ -131,6 +132,7 @@ __device__ void feed_rows(const BackwardParameters& p, const KeyWork& w, uint32_
     const KeyBarriers barriers{base + Size::barriers};
     Turn<key_stages> turn;
     const int lane = threadIdx.x % 32, visits = w.visits();
+    wait_for_last_kernel();  // which made delta, and cleared dq: consumers add to it only after they have seen rows of delta
     for (int visit = 0; visit < visits; ++visit) {
         const auto [head, block] = visit_of<Size>(w, visit);
         const int first_row = block * Size::rows;
@@ -179,7 +181,8 @@ struct DsBarriers {
     }
 };
 
-// The thread blocks of a cluster have visited the same keys. The first sums up dk, the second dv, each in order of rank.
+// The thread blocks of a cluster have shared the visits to the same keys. The first adds up dk, the second dv, its own and then the
+// others' in order of rank: the same bits in every run.
 template <int Dim, int Threads>
 __device__ inline void share_sums(float (&dk)[Dim / 8][4], float (&dv)[Dim / 8][4], uint32_t base, int rank, int cluster) {
     constexpr int step = Threads * 16, all = Dim / 8 * step;
@@ -216,8 +219,7 @@ __device__ inline void share_sums(float (&dk)[Dim / 8][4], float (&dv)[Dim / 8][
 // runs under the other's products. LSE and delta are given back by every lane that read them: it costs nothing, and is what
 // compute-sanitizer can follow.
 template <class T, int Dim, bool AnyOrder>
-__device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH, const KeyWork& w, uint32_t base, int rank = 0,
-                         int cluster = 1) {
+__device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH, const KeyWork& w, uint32_t base) {
     using Size = KeySizes<Dim, AnyOrder>;
     constexpr int rows = Size::rows;
     const Attention& a = p.attention;
@@ -361,17 +363,18 @@ __device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH,
     // The tiles become output, once the other warpgroup has read them for its dq.
     sync_threads(1, 128 * Size::consumers);
     if constexpr (AnyOrder)
-        if (cluster > 1) share_sums<Dim, 128 * Size::consumers>(dk, dv, base, rank, cluster);
+        if (w.cluster > 1) share_sums<Dim, 128 * Size::consumers>(dk, dv, base, w.rank, w.cluster);
     const int lane = threadIdx.x % 32, key_row = 64 * (static_cast<int>(threadIdx.x) / 128 - 1) + static_cast<int>(threadIdx.x) % 128 / 32 * 16;
     const int64_t token = s.k_begin + w.first_key;
     const int valid_rows = s.k_length - w.first_key;
-    const auto write = [&](uint32_t tile, const float (&sums)[Dim / 8][4], float factor, const Matrix& to) {
-        store_rows<T, Size::keys>(tile, sums, {factor, factor}, key_row, lane);
-        __syncwarp();
-        write_rows<Size::keys, Dim, 16>(tile, to.at(token, w.kv_head), to.token_stride, key_row, valid_rows, a.head_dim, lane);
-    };
-    if (rank == 0) write(base + Size::k, dk, a.scale, p.dk);
-    if (rank == (cluster > 1)) write(base + Size::v, dv, 1, p.dv);
+    const bool writes_dk = w.rank == 0, writes_dv = w.rank == (w.cluster > 1);
+    if (writes_dk) store_rows<T, Size::keys>(base + Size::k, dk, {a.scale, a.scale}, key_row, lane);
+    if (writes_dv) store_rows<T, Size::keys>(base + Size::v, dv, {1.f, 1.f}, key_row, lane);
+    __syncwarp();
+    write_rows<Size::keys, Dim, 16>(base + Size::k, p.dk.at(token, w.kv_head), p.dk.token_stride, key_row, writes_dk ? valid_rows : 0,
+                                    a.head_dim, lane);
+    write_rows<Size::keys, Dim, 16>(base + Size::v, p.dv.at(token, w.kv_head), p.dv.token_stride, key_row, writes_dv ? valid_rows : 0,
+                                    a.head_dim, lane);
 }
 
 }  // namespace trainer::cuda

@@ -65,9 +65,8 @@ __device__ inline void add_box(const CUtensorMap& map, uint32_t from, int column
 
 __device__ inline void close_bulk_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-// Until the bulk groups of this thread have read shared memory, or have been written to global memory.
+// Until the bulk groups of this thread have read shared memory; global memory has them when the kernel has ended.
 __device__ inline void wait_bulk_reads() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-__device__ inline void wait_bulk_writes() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // Four 8x8 matrices, laid out as load_matrices reads them; lane l gives the address of row l%8 of matrix l/8.
 __device__ inline void store_matrices(uint32_t address, const uint32_t (&r)[4]) {

@@ -15,9 +15,12 @@ struct KeyWork {
     int kv_head, number, first_key, group, begin_block, end_block;  // number: of the block of keys in its sequence
     int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) of queries need no mask, given zeros beyond the sequence
     bool meets, descends;            // see meeting_visit
-    int begin_visit, end_visit;      // those of this thread block
+    int rank, cluster;               // of `cluster` thread blocks that share the visits, this one takes every cluster-th from `rank` on
 
-    __host__ __device__ int visits() const { return end_visit - begin_visit; }
+    __host__ __device__ int visits() const {
+        const int all = group * (end_block - begin_block);
+        return cluster == 1 ? all : (all + cluster - 1 - rank) / cluster;
+    }
 
     // Heads in turn, queries upwards.
     __device__ Visit visit(int index) const {
@@ -49,7 +52,7 @@ struct KeyWork {
 };
 
 template <int Keys, int TileRows>
-__host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile, int kv_head) {
+__host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile, int kv_head, int rank = 0, int cluster = 1) {
     const Sequence& s = tile.sequence;
     KeyWork w;
     w.sequence = s;
@@ -66,23 +69,18 @@ __host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile
     const int first_key_end = seeing_queries(a, s, w.first_key, w.first_key).end;
     w.all_see_end = first_key_end < s.q_length ? first_key_end / TileRows : w.end_block;
     w.meets = w.descends = false;
-    w.begin_visit = 0;
-    w.end_visit = w.group * (w.end_block - w.begin_block);
+    w.rank = rank;
+    w.cluster = cluster;
     return w;
 }
 
-// index counts tiles times key heads in the order of `order`; the thread block is number `rank` of the `cluster` that share it.
+// index counts tiles times key heads in the order of `order`.
 template <int Keys, int TileRows>
 __device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Order& order, int index, int rank = 0, int cluster = 1) {
     const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
-    KeyWork w = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, at.tile), at.head);
+    KeyWork w = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, at.tile), at.head, rank, cluster);
     w.meets = a.causal && w.group > 1;
     w.descends = index / order.at_once % 2 == 0;
-    if (cluster > 1) {
-        const int all = w.end_visit;
-        w.begin_visit = all * rank / cluster;
-        w.end_visit = all * (rank + 1) / cluster;
-    }
     return w;
 }
 

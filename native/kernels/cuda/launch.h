@@ -22,24 +22,37 @@ inline int64_t launch_blocks(int64_t work, int threads, const char* argument) {
     return blocks;
 }
 
-// cluster: so many thread blocks run at the same time and reach each other's shared memory.
+struct LaunchOptions {
+    int cluster = 1;     // so many thread blocks run at the same time and reach each other's shared memory
+    bool early = false;  // may start before the kernel ahead in the stream has ended, and then calls wait_for_last_kernel: on Hopper
+};
+
 template <class Parameters>
 void launch(void (*kernel)(Parameters), const char* name, int64_t blocks, int threads, int shared_bytes, cudaStream_t stream,
-            const Parameters& parameters, int cluster = 1) {
+            const Parameters& parameters, const LaunchOptions& options = {}) {
     if (shared_bytes > 48 * 1024)
         check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
               name);
     void* arguments[] = {const_cast<Parameters*>(&parameters)};
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+    cudaLaunchAttribute attributes[2]{};
+    unsigned count = 0;
+    if (options.cluster > 1) {
+        attributes[count].id = cudaLaunchAttributeClusterDimension;
+        attributes[count++].val.clusterDim = {static_cast<unsigned>(options.cluster), 1, 1};
+    }
+#if CUDART_VERSION >= 12030  // before it, graphs did not take such kernels
+    if (options.early) {
+        attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+    }
+#endif
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(blocks));
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = cluster > 1 ? 1 : 0;
+    config.attrs = attributes;
+    config.numAttrs = count;
     check(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments), name);
 }
 

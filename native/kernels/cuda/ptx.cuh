@@ -114,6 +114,13 @@ __device__ inline void add_4(float* to, float x, float y, float z, float w) {
 #endif
 }
 
+// Until the kernel ahead in the stream has ended and what it wrote is seen; see LaunchOptions.
+__device__ inline void wait_for_last_kernel() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // 2^x, exact to about 2^-22; 0 for -infinity.
 __device__ inline float exp2_fast(float x) {
     float y;

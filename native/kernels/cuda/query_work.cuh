@@ -18,16 +18,11 @@ struct QueryWork {
     int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) need no mask
 };
 
-// index counts tiles times key heads in the order of `order`.
 template <int Parts, int Keys>
-__device__ inline QueryWork<Parts> query_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
-    const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
-    const Tile tile = find_tile(tiles, Axis::queries, at.tile);
-    const Cut& cut = tiles.cut;
+__host__ __device__ inline QueryWork<Parts> query_work(const Attention& a, const Cut& cut, const Tile& tile, int kv_head) {
     QueryWork<Parts> w;
     w.sequence = tile.sequence;
-    w.kv_head = at.head;
-#pragma unroll
+    w.kv_head = kv_head;
     for (int i = 0; i < Parts; ++i) {
         const int at = tile.level * Parts + i;
         w.part[i] = {w.kv_head * cut.heads + at % cut.heads, at / cut.heads * cut.rows};
@@ -39,6 +34,13 @@ __device__ inline QueryWork<Parts> query_work(const Attention& a, const Tiles& t
     w.all_see_begin = (last.from + Keys - 1) / Keys;
     w.all_see_end = max(first.end, 0) / Keys;
     return w;
+}
+
+// index counts tiles times key heads in the order of `order`.
+template <int Parts, int Keys>
+__device__ inline QueryWork<Parts> query_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
+    const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
+    return query_work<Parts, Keys>(a, tiles.cut, find_tile(tiles, Axis::queries, at.tile), at.head);
 }
 
 }  // namespace trainer::cuda

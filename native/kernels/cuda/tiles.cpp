@@ -80,6 +80,48 @@ Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t h
     return best;
 }
 
+Shares shares_of(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
+    const Shares none{};
+    const int64_t pairs = int64_t{tiles.count} * heads;
+    const int32_t blocks = order.at_once;
+    if (order.section_heads < heads || pairs <= blocks || pairs > 16 * int64_t{blocks}) return none;
+    const auto cost = [&](int32_t tile) { return 4 * work[tile] + 5; };  // a tile's ends take about as long as 1.25 visits
+
+    std::vector<int64_t> in_turn(blocks);
+    for (int32_t i = 0; i < pairs; ++i) {
+        const int32_t place = i % blocks;
+        in_turn[i / blocks % 2 == 0 ? place : blocks - 1 - place] += cost(i / heads);
+    }
+
+    struct Neighbours {  // thread blocks that have the same to do
+        int32_t block, count;
+        int64_t load;
+    };
+    std::vector<Neighbours> all{{0, blocks, 0}};
+    const auto join = [&](size_t i) {
+        if (i == 0 || i >= all.size() || all[i - 1].load != all[i].load) return;
+        all[i - 1].count += all[i].count;
+        all.erase(all.begin() + i);
+    };
+    const auto less = [](const Neighbours& x, const Neighbours& y) { return x.load < y.load; };
+    Shares shares{};
+    for (int32_t tile = 0, next = 0; tile < tiles.count; tile = next) {
+        while (next < tiles.count && work[next] == work[tile]) ++next;
+        for (int32_t first = tile * heads, end = next * heads, count; first < end; first += count) {
+            const size_t least = std::min_element(all.begin(), all.end(), less) - all.begin();
+            const Neighbours before = all[least];
+            count = std::min(before.count, end - first);
+            if (shares.count == Shares::capacity) return none;
+            shares.share[shares.count++] = {first, static_cast<uint16_t>(before.block), static_cast<uint16_t>(count)};
+            all[least] = {before.block, count, before.load + cost(tile)};
+            if (count < before.count) all.insert(all.begin() + least + 1, {before.block + count, before.count - count, before.load});
+            join(least + 1);
+            join(least);
+        }
+    }
+    return std::max_element(all.begin(), all.end(), less)->load < *std::max_element(in_turn.begin(), in_turn.end()) ? shares : none;
+}
+
 Attention attention(const tn_attention_shape& s) {
     return {s.q_tokens, s.k_tokens, s.q_heads, s.kv_heads, s.head_dim, s.causal, s.window, s.scale,
             static_cast<float>(s.scale * 1.4426950408889634)};

@@ -79,11 +79,29 @@ struct Plan {
 // cost: all heads at once, or larger clusters, up to `most`. work: of each tile, in visits.
 Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work);
 
+// Which thread block takes which (tile, head) pairs, where each takes several: number `block` + i takes the i-th of `count` pairs from
+// number `first` on.
+struct Share {
+    int32_t first;
+    uint16_t block, count;
+};
+
+struct Shares {
+    static constexpr int32_t capacity = 96;
+    int32_t count;  // 0: there would be too many, or no gain; see shares_of
+    Share share[capacity];
+};
+
+// Each pair goes to the thread block that has least to do when its turn comes. None where that is no better than giving the pairs out
+// in turn, and back in every other round. order: of all heads at once. work: of each tile, in visits.
+Shares shares_of(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work);
+
 struct HeadTile {
     int32_t tile, head;
 };
 
 inline __host__ __device__ HeadTile find_head_tile(const Tiles& tiles, const Order& order, int32_t heads, int32_t index) {
+    if (order.section_heads == heads) return {index / heads, index % heads};
     const int32_t run = index / (order.section_tiles * heads), first_tile = run * order.section_tiles;
     const int32_t left = tiles.count - first_tile, run_tiles = order.section_tiles < left ? order.section_tiles : left;
     const int32_t within = index - first_tile * heads, section = within / (run_tiles * order.section_heads);

@@ -1,0 +1,108 @@
+#include "harness.h"
+#include "tiles.h"
+
+#include <algorithm>
+
+// nvcc has them for device code without a word; this file is not compiled by it.
+using std::max;
+using std::min;
+#include "query_work.cuh"
+
+using namespace trainer::cuda;
+
+namespace {
+
+struct Batch {
+    std::vector<int32_t> boundaries{0};
+    tn_attention_shape shape{};
+
+    Batch(const std::vector<int32_t>& lengths, int32_t q_heads, int32_t kv_heads) {
+        for (int32_t length : lengths) boundaries.push_back(boundaries.back() + length);
+        shape.q_tokens = shape.k_tokens = boundaries.back();
+        shape.q_heads = q_heads;
+        shape.kv_heads = kv_heads;
+        shape.head_dim = 64;
+        shape.sequences = static_cast<int32_t>(lengths.size());
+        shape.cu_seqlens_q = shape.cu_seqlens_k = boundaries.data();
+        shape.scale = 1;
+        shape.causal = 1;
+        shape.window = -1;
+    }
+};
+
+}  // namespace
+
+TEST("tiles of shared rows hold every row of every head once") {
+    for (auto [q_heads, kv_heads] : {std::pair{7, 1}, {14, 2}, {4, 2}, {3, 3}}) {
+        const std::vector<int32_t> lengths{300, 1, 0, 64, 65, 1000, 128};
+        const Batch batch(lengths, q_heads, kv_heads);
+        const Attention a = attention(batch.shape);
+        std::map<std::pair<int, int>, int> seen;  // (head, first token of 64 rows)
+        for (const Tiles& tiles : cut_into_tiles(batch.shape, Axis::queries, {64, q_heads / kv_heads, 3}))
+            for (int32_t tile = 0; tile < tiles.count; ++tile)
+                for (int32_t kv_head = 0; kv_head < kv_heads; ++kv_head) {
+                    const QueryWork<3> w = query_work<3, 128>(a, tiles.cut, find_tile(tiles, Axis::queries, tile), kv_head);
+                    for (const QueryPart& part : w.part) {
+                        if (part.first_row >= w.sequence.q_length) continue;
+                        ++seen[{part.head, w.sequence.q_begin + part.first_row}];
+                        const int last_row = std::min(part.first_row + 64, w.sequence.q_length) - 1;
+                        expect(w.end_block * 128 > last_row, "a part misses keys");
+                    }
+                }
+        size_t blocks = 0;
+        for (int32_t length : lengths) blocks += (length + 63) / 64;
+        expect(seen.size() == blocks * q_heads, "rows are missing");
+        for (const auto& [rows, times] : seen) expect(times == 1, "rows come twice");
+    }
+}
+
+TEST("every pair of tile and head is one thread block's, and none has more to do than in turn") {
+    std::mt19937 random(1);
+    int given_out = 0;
+    for (int repeat = 0; repeat < 200; ++repeat) {
+        std::vector<int32_t> lengths(1 + random() % 40);
+        for (int32_t& length : lengths) length = 1 + static_cast<int32_t>(random() % 2048);
+        const Batch batch(lengths, 14, 2);
+        const Attention a = attention(batch.shape);
+        const int32_t blocks = 1 + static_cast<int32_t>(random() % 132);
+        const Tiles tiles = cut_into_tiles(batch.shape, Axis::queries, {64, 7, 3})[0];
+        std::vector<int32_t> work(tiles.count);
+        for (int32_t i = 0; i < tiles.count; ++i) {
+            const QueryWork<3> w = query_work<3, 128>(a, tiles.cut, find_tile(tiles, Axis::queries, i), 0);
+            work[i] = w.end_block - w.begin_block;
+        }
+        const Shares shares = shares_of({2, 1 << 20, blocks}, tiles, 2, work);
+        given_out += shares.count > 0;
+        if (shares.count == 0) continue;
+        std::vector<int> seen(tiles.count * 2);
+        std::vector<int64_t> load(blocks), in_turn(blocks);
+        for (int32_t i = 0; i < shares.count; ++i)
+            for (int32_t j = 0; j < shares.share[i].count; ++j) {
+                const int32_t pair = shares.share[i].first + j, block = shares.share[i].block + j;
+                expect(block < blocks, "no such thread block");
+                ++seen.at(pair);
+                load[block] += 4 * work[pair / 2] + 5;
+            }
+        for (int times : seen) expect(times == 1, "a pair is nobody's, or two thread blocks'");
+        for (int32_t pair = 0; pair < tiles.count * 2; ++pair) {
+            const int32_t place = pair % blocks;
+            in_turn[pair / blocks % 2 == 0 ? place : blocks - 1 - place] += 4 * work[pair / 2] + 5;
+        }
+        expect(*std::max_element(load.begin(), load.end()) < *std::max_element(in_turn.begin(), in_turn.end()), "no gain");
+    }
+    expect(given_out > 20, "nearly nothing was given out");
+}
+
+TEST("clusters are made where thread blocks are too few or too long, and only there") {
+    const auto plan = [](const std::vector<int32_t>& work, int32_t most) {
+        Tiles tiles{};
+        tiles.count = static_cast<int32_t>(work.size());
+        return balanced_plan({{2, 1 << 20, 132}, 1}, most, tiles, 2, work).cluster;
+    };
+    expect(plan(std::vector<int32_t>(16, 112), 4) == 4, "32 thread blocks leave 100 multiprocessors idle");
+    expect(plan(std::vector<int32_t>(33, 112), 4) == 2, "66 leave half of them");
+    expect(plan(std::vector<int32_t>(66, 112), 4) == 1, "132 leave none");
+    expect(plan(std::vector<int32_t>(16, 112), 1) == 1, "a kernel without clusters");
+    expect(plan(std::vector<int32_t>(1000, 112), 4) == 1, "many even out");
+    expect(plan(std::vector<int32_t>(8, 0), 4) == 1, "nothing to share");
+}
