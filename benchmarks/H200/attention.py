@@ -212,6 +212,7 @@ def check():
                   ("strided", 4, 2, d, [257, 30], [257, 30], True, dict(gap=24))]
         sevens = [700, 20, 333, 64, 513, 1, 640, 90, 450, 128, 700, 257]  # enough pairs of tile and head to be given out by work
         cases += [("sevens", 14, 2, d, sevens, sevens, True, {}), ("sevens", 14, 2, d, sevens, sevens, False, dict(window=100))]
+        cases += [("tiles without keys", 14, 2, d, [700] * 12, [700, 0, 70, 300] * 3, causal, {}) for causal in (True, False)]
         for window in (0, 5, 64, 200):
             for causal in (True, False): cases.append((f"window {window}", 2, 1, d, [350, 20], [350, 40], causal, dict(window=window)))
         for length in (1, 2, 3, 4, 5, 8, 16, 17, 40, 128):

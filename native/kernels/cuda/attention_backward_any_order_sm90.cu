@@ -50,8 +50,9 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, float
         p.backward.order = plan.order;
         p.cluster = plan.cluster;
         const auto kernel = plan.cluster > 1 ? backward_any_order_sm90<T, Dim, true> : backward_any_order_sm90<T, Dim, false>;
+        // Without queries there is no kernel of ours ahead that made delta.
         launch(kernel, "attention backward in any order", int64_t{tiles.count} * s.kv_heads * p.cluster,
-               Size::threads, Size::aligned_bytes, stream, p, {p.cluster, true});
+               Size::threads, Size::aligned_bytes, stream, p, {p.cluster, s.q_tokens > 0});
     }
 }
 

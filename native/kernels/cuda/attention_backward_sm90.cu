@@ -99,7 +99,7 @@ __device__ void sum_queries(const BackwardParameters& p, const Work<Dim>& w, uin
     const uint32_t q_rows = base + Size::q + group * 64 * 128, dout_rows = base + Size::dout + group * 64 * 128;
     [[maybe_unused]] const uint64_t q_part = describe(q_rows), dout_part = describe(dout_rows);
 
-    wait_for_last_kernel();  // which made delta
+    wait_for_last_kernel();  // which made delta, or waited for the one that did
     float minus_lse[2], delta[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -228,8 +228,9 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaS
         p.keys.tiles = i < keys.size() ? keys[i] : Tiles{};
         p.queries.tiles = i < queries.size() ? queries[i] : Tiles{};
         p.key_blocks = p.keys.tiles.count * s.kv_heads;
+        // Without queries there is no kernel of ours ahead that made delta.
         launch(backward_sm90<T, Dim>, "attention backward", p.key_blocks + int64_t{p.queries.tiles.count} * s.kv_heads, Keys::threads,
-               std::max(Keys::bytes, Queries::bytes), stream, p, {1, true});
+               std::max(Keys::bytes, Queries::bytes), stream, p, {1, s.q_tokens > 0});
     }
 }
 

@@ -58,7 +58,7 @@ struct Barriers {
         for (int stage = 0; stage < stages; ++stage) {
             for (uint32_t barrier : {work_full(stage), q_full(stage), k_full(stage), v_full(stage), v_landed(stage)}) init_barrier(barrier, 1);
             for (uint32_t barrier : {k_empty(stage), v_empty(stage)}) init_barrier(barrier, consumers);
-            init_barrier(q_empty(stage), 4 * consumers);  // every warp says it
+            init_barrier(q_empty(stage), 4 * consumers + 1);  // every warp says it, and feed_keys, which reads what the tile is
         }
         publish_barriers();
     }
@@ -152,6 +152,7 @@ __device__ void feed_keys(const Parameters& p, uint32_t base, const Work<Dim>* w
             }
             copy_values(w.begin_block);
         }
+        arrive(barriers.q_empty(work_turn.stage));
     }
 }
 
@@ -388,12 +389,10 @@ void start(const tn_attention_forward_args& args, cudaStream_t stream) {
                  attention(s), matrix(args.out_TNH), args.lse_NT, l2_order(4 * s.k_tokens * s.head_dim, s.kv_heads, multiprocessors), {}, {}};
     for (const Tiles& tiles : cut_into_tiles(s, Axis::queries, {64, heads, Size::consumers})) {
         p.tiles = tiles;
-        std::vector<int32_t> work(tiles.count);
-        for (int32_t i = 0; i < tiles.count; ++i) {
-            const Work<Dim> w = query_work<Size::consumers, keys>(p.attention, tiles.cut, find_tile(tiles, Axis::queries, i), 0);
-            work[i] = w.end_block - w.begin_block;
-        }
-        p.shares = shares_of(p.order, tiles, s.kv_heads, work);
+        p.shares = shares_of(p.order, tiles, s.kv_heads, [&](int32_t tile) {
+            const Work<Dim> w = query_work<Size::consumers, keys>(p.attention, tiles.cut, find_tile(tiles, Axis::queries, tile), 0);
+            return w.end_block - w.begin_block;
+        });
         launch(forward_sm90<T, Dim>, "attention forward", std::min<int64_t>(multiprocessors, int64_t{tiles.count} * s.kv_heads),
                 Size::threads, Size::aligned_bytes, stream, p);
     }

@@ -132,7 +132,8 @@ __device__ void feed_rows(const BackwardParameters& p, const KeyWork& w, uint32_
     const KeyBarriers barriers{base + Size::barriers};
     Turn<key_stages> turn;
     const int lane = threadIdx.x % 32, visits = w.visits();
-    wait_for_last_kernel();  // which made delta, and cleared dq: consumers add to it only after they have seen rows of delta
+    // It made delta and cleared dq, or waited for the one that did; consumers add to dq only after they have seen rows of delta.
+    wait_for_last_kernel();
     for (int visit = 0; visit < visits; ++visit) {
         const auto [head, block] = visit_of<Size>(w, visit);
         const int first_row = block * Size::rows;

@@ -90,9 +90,9 @@ Plan key_plan(const tn_attention_shape& shape, const Tiles& tiles, int32_t multi
     const int64_t group_bytes = 8 * shape.q_tokens * shape.head_dim * (shape.q_heads / shape.kv_heads);
     const Plan plan{l2_order(group_bytes, shape.kv_heads, multiprocessors / least), least};
     const Attention a = attention(shape);
-    std::vector<int32_t> work(tiles.count);
-    for (int32_t i = 0; i < tiles.count; ++i) work[i] = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, i), 0).visits();
-    return balanced_plan(plan, most, tiles, shape.kv_heads, work);
+    return balanced_plan(plan, most, tiles, shape.kv_heads, [&](int32_t tile) {
+        return key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, tile), 0).visits();
+    });
 }
 
 }  // namespace trainer::cuda

@@ -24,7 +24,7 @@ inline int64_t launch_blocks(int64_t work, int threads, const char* argument) {
 
 struct LaunchOptions {
     int cluster = 1;     // so many thread blocks run at the same time and reach each other's shared memory
-    bool early = false;  // may start before the kernel ahead in the stream has ended, and then calls wait_for_last_kernel: on Hopper
+    bool early = false;  // Hopper: may start before the kernel ahead in the stream, one of ours, has ended; calls wait_for_last_kernel
 };
 
 template <class Parameters>
@@ -40,8 +40,12 @@ void launch(void (*kernel)(Parameters), const char* name, int64_t blocks, int th
         attributes[count].id = cudaLaunchAttributeClusterDimension;
         attributes[count++].val.clusterDim = {static_cast<unsigned>(options.cluster), 1, 1};
     }
-#if CUDART_VERSION >= 12030  // before it, graphs did not take such kernels
-    if (options.early) {
+#if CUDART_VERSION >= 12030
+    static const bool graphs_take_early_kernels = [] {
+        int driver = 0;
+        return cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030;
+    }();
+    if (options.early && graphs_take_early_kernels) {
         attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
         attributes[count++].val.programmaticStreamSerializationAllowed = 1;
     }

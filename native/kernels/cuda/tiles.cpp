@@ -1,7 +1,6 @@
 #include "tiles.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <queue>
 
@@ -36,6 +35,12 @@ namespace {
 
 Order all_heads(int32_t heads, int32_t at_once) { return {heads, std::numeric_limits<int32_t>::max() / heads, at_once}; }
 
+std::vector<int32_t> of_each_tile(const Tiles& tiles, const std::function<int32_t(int32_t)>& work_of) {
+    std::vector<int32_t> work(tiles.count);
+    for (int32_t i = 0; i < tiles.count; ++i) work[i] = work_of(i);
+    return work;
+}
+
 // When the last thread block ends, in visits, if each multiprocessor takes the next one as soon as it is free.
 int64_t last_end(const Plan& plan, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
     const int32_t around = plan.cluster == 1 ? 3 : 4;  // before the first visit and after the last
@@ -62,15 +67,19 @@ Order l2_order(int64_t head_bytes, int32_t heads, int32_t multiprocessors) {
     return {static_cast<int32_t>(section), static_cast<int32_t>((multiprocessors + section - 1) / section), multiprocessors};
 }
 
-Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
+Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of) {
     constexpr int32_t many = 8;        // tiles for each multiprocessor: they even out whatever the plan
     constexpr double worth_it = 1.05;  // sections gain 0 to 9 % by the cache, and the count of visits is no measurement
     const int32_t multiprocessors = plan.order.at_once * plan.cluster;
     Plan best = plan;
     if (int64_t{tiles.count} * heads > int64_t{many} * multiprocessors) return best;
+    const std::vector<int32_t> work = of_each_tile(tiles, work_of);
     int64_t best_end = last_end(best, tiles, heads, work);
     for (int32_t cluster = plan.cluster; cluster <= most; cluster *= 2) {
-        const Plan other{all_heads(heads, multiprocessors / cluster), cluster};
+        // A cluster lies within 16 or 18 multiprocessors; fours leave some of them over.
+        const int32_t at_once = multiprocessors / cluster - (cluster > 2);
+        if (at_once < 1) break;
+        const Plan other{all_heads(heads, at_once), cluster};
         const int64_t end = last_end(other, tiles, heads, work);
         if (best_end > worth_it * end) {
             best = other;
@@ -80,11 +89,12 @@ Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t h
     return best;
 }
 
-Shares shares_of(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
+Shares shares_of(const Order& order, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of) {
     const Shares none{};
     const int64_t pairs = int64_t{tiles.count} * heads;
     const int32_t blocks = order.at_once;
     if (order.section_heads < heads || pairs <= blocks || pairs > 16 * int64_t{blocks}) return none;
+    const std::vector<int32_t> work = of_each_tile(tiles, work_of);
     const auto cost = [&](int32_t tile) { return 4 * work[tile] + 5; };  // a tile's ends take about as long as 1.25 visits
 
     std::vector<int64_t> in_turn(blocks);

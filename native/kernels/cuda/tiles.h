@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace trainer::cuda {
@@ -63,7 +64,7 @@ inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t
 // section_tiles tiles, so that the keys and values of the heads in work stay in the L2 cache.
 struct Order {
     int32_t section_heads, section_tiles;
-    int32_t at_once;  // thread blocks that run at the same time: one a multiprocessor
+    int32_t at_once;  // thread blocks, or clusters of them, that run at the same time: one thread block a multiprocessor
 };
 
 // Each of the heads that own the tiles streams head_bytes. A section runs for about one wave of thread blocks.
@@ -76,8 +77,8 @@ struct Plan {
 };
 
 // `plan`, unless multiprocessors would then be idle for so long, while the last thread blocks end, that something else is worth its
-// cost: all heads at once, or larger clusters, up to `most`. work: of each tile, in visits.
-Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work);
+// cost: all heads at once, or larger clusters, up to `most`. work_of: a tile, in visits.
+Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of);
 
 // Which thread block takes which (tile, head) pairs, where each takes several: number `block` + i takes the i-th of `count` pairs from
 // number `first` on.
@@ -93,8 +94,8 @@ struct Shares {
 };
 
 // Each pair goes to the thread block that has least to do when its turn comes. None where that is no better than giving the pairs out
-// in turn, and back in every other round. order: of all heads at once. work: of each tile, in visits.
-Shares shares_of(const Order& order, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work);
+// in turn, and back in every other round. order: of all heads at once. work_of: a tile, in visits.
+Shares shares_of(const Order& order, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of);
 
 struct HeadTile {
     int32_t tile, head;
@@ -149,7 +150,7 @@ struct Visible {
 inline __host__ __device__ Visible visible_keys(const Attention& a, const Sequence& s, int32_t row) {
     const int32_t position = row + s.k_length - s.q_length;
     const int32_t end = a.causal && position + 1 < s.k_length ? position + 1 : s.k_length;
-    const int32_t from = a.window >= 0 && position - a.window > 0 ? position - a.window : 0;
+    const int32_t from = a.window >= 0 && position > a.window ? position - a.window : 0;
     return {from, end};
 }
 

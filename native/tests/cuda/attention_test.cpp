@@ -57,6 +57,13 @@ TEST("a sliding window hides what is further left on the device") {
         for (bool causal : {false, true}) check_wide({2, 1, 0, {350, 20}, {350, 40}, causal, window});
 }
 
+// More pairs of tile and head than multiprocessors.
+TEST("a thread block on the device goes on from tiles with keys to tiles without, and back") {
+    std::vector<int32_t> q(24, 65), k;
+    for (size_t i = 0; i < q.size(); ++i) k.push_back(std::vector<int32_t>{65, 0, 7, 30}[i % 4]);
+    for (bool causal : {false, true}) check_wide({14, 2, 0, q, k, causal});
+}
+
 TEST("strides of a fused projection are followed on the device and the gaps left alone") {
     check_wide({4, 2, 0, {130, 9}, {130, 9}, true, -1, 40});
 }

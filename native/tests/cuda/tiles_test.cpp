@@ -71,7 +71,7 @@ TEST("every pair of tile and head is one thread block's, and none has more to do
             const QueryWork<3> w = query_work<3, 128>(a, tiles.cut, find_tile(tiles, Axis::queries, i), 0);
             work[i] = w.end_block - w.begin_block;
         }
-        const Shares shares = shares_of({2, 1 << 20, blocks}, tiles, 2, work);
+        const Shares shares = shares_of({2, 1 << 20, blocks}, tiles, 2, [&](int32_t tile) { return work[tile]; });
         given_out += shares.count > 0;
         if (shares.count == 0) continue;
         std::vector<int> seen(tiles.count * 2);
@@ -97,7 +97,7 @@ TEST("clusters are made where thread blocks are too few or too long, and only th
     const auto plan = [](const std::vector<int32_t>& work, int32_t most) {
         Tiles tiles{};
         tiles.count = static_cast<int32_t>(work.size());
-        return balanced_plan({{2, 1 << 20, 132}, 1}, most, tiles, 2, work).cluster;
+        return balanced_plan({{2, 1 << 20, 132}, 1}, most, tiles, 2, [&](int32_t tile) { return work[tile]; }).cluster;
     };
     expect(plan(std::vector<int32_t>(16, 112), 4) == 4, "32 thread blocks leave 100 multiprocessors idle");
     expect(plan(std::vector<int32_t>(33, 112), 4) == 2, "66 leave half of them");
