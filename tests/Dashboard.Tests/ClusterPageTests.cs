@@ -31,9 +31,15 @@ public sealed class ClusterPageTests(SiteFixture fixture)
     [Fact]
     public async Task A_quota_is_set_and_seen()
     {
-        await fixture.Site.Client("admin").SetQuotaAsync("default", "gamma", 2);
         await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site, "admin");
         await visit.GoAsync("/cluster");
+        // Of a project that nobody has heard of.
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Set a quota in pool default" }).ClickAsync();
+        await visit.Page.GetByLabel("Project", new() { Exact = true }).FillAsync("gamma");
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Next" }).ClickAsync();
+        await visit.Page.GetByLabel("Slots", new() { Exact = true }).FillAsync("2");
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Set quota" }).ClickAsync();
+        await Expect(visit.Page.Locator("tr", new() { HasText = "gamma" })).ToContainTextAsync("2");
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Set the quota of gamma" }).ClickAsync();
         await visit.Page.GetByLabel("Slots", new() { Exact = true }).FillAsync("5");
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Set quota" }).ClickAsync();

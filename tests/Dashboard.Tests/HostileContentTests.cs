@@ -25,6 +25,7 @@ public sealed class HostileContentTests(SiteFixture fixture)
             log.Write("\x1b[1;31mred\x1b[0m and \x1b[32mgreen\x1b[0m \x1b]0;title\x07\x1b[2J\x1b[999;999Hmoved\x1b[?25l\n"u8);
             log.Write([.. "bad utf8: "u8, 0xFF, 0xC0, 0xAF, 0xED, 0xA0, 0x80, .. "!\n"u8]);
             log.Write(Encoding.UTF8.GetBytes("turned \u202etxt.exe\u2066 back\0 bell\a\n"));
+            log.Write("  1 % done\r 50 % done\r100 % ready\r\n"u8);
             log.Write(Encoding.UTF8.GetBytes("endless " + new string('x', 1 << 20) + "\nafter it\n"));
         }
         await using Visit visit = await fixture.Browser.VisitAsync(Site);
@@ -43,6 +44,8 @@ public sealed class HostileContentTests(SiteFixture fixture)
         Assert.DoesNotContain('\x1b', text);
         Assert.DoesNotContain('\u202e', text);
         Assert.Contains("bad utf8: \ufffd", text, StringComparison.Ordinal);
+        Assert.Contains("100 % ready", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("% done", text, StringComparison.Ordinal);
         Assert.Contains("more characters", text, StringComparison.Ordinal);
         Assert.InRange(text.Split('\n').Max(line => line.Length), 1, 2_200);
         Assert.Equal("rgb(191, 42, 42)", await visit.Page.Locator(".line .fg1").EvaluateAsync<string>("element => getComputedStyle(element).color"));

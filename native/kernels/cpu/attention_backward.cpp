@@ -43,15 +43,22 @@ struct Partials {
     int64_t at(int64_t head, int64_t token) const { return (head * tokens + token) * padded; }
 };
 
-// scores -> probabilities in p_KQ; ds_KQ holds dout * V^T on entry and the gradient of the scores on return.
-TN_INLINE void score_gradients(int64_t keys, int64_t columns, const BackwardTiles& w) {
+// scores -> probabilities in p_KQ; ds_KQ holds dout * V^T on entry and the gradient of the scores on return. Where these are all keys
+// of the queries, delta is the mean of dout * V^T under the probabilities: out * dout sums to the same, but out was rounded.
+TN_INLINE void score_gradients(int64_t keys, int64_t columns, bool all_keys, const BackwardTiles& w) {
     for (int64_t i = 0; i < columns; i += lanes) {
-        const f32x8 lse = load(w.lse_Q + i), delta = load(w.delta_Q + i);
+        const f32x8 lse = load(w.lse_Q + i);
+        f32x8 mean = splat(0);
         for (int64_t j = 0; j < keys; ++j) {
             const int64_t at = j * columns + i;
             const f32x8 p = exponential(load(w.p_KQ + at) - lse);
             store(w.p_KQ + at, p);
-            store(w.ds_KQ + at, p * (load(w.ds_KQ + at) - delta));
+            mean += p * load(w.ds_KQ + at);
+        }
+        const f32x8 delta = all_keys ? mean : load(w.delta_Q + i);
+        for (int64_t j = 0; j < keys; ++j) {
+            const int64_t at = j * columns + i;
+            store(w.ds_KQ + at, load(w.p_KQ + at) * (load(w.ds_KQ + at) - delta));
         }
     }
 }
@@ -97,7 +104,7 @@ TN_INLINE void backward_tile(const tn_attention_backward_args& args, const Query
         matmul(keys, columns, dim, w.k_KH, padded, 1, w.q_HQ, columns, w.p_KQ, columns, false);
         mask_scores(s, t, first, keys, w.p_KQ);
         matmul(keys, columns, dim, w.v_KH, padded, 1, w.dout_HQ, columns, w.ds_KQ, columns, false);
-        score_gradients(keys, columns, w);
+        score_gradients(keys, columns, keys == visible.end - visible.begin, w);
         matmul(keys, padded, t.rows, w.p_KQ, columns, 1, w.dout_QH, padded, partials.dv_NTH + partials.at(head, token), padded, true);
         matmul(keys, padded, t.rows, w.ds_KQ, columns, 1, w.q_QH, padded, partials.dk_NTH + partials.at(head, token), padded, true);
         matmul(t.rows, padded, keys, w.ds_KQ, 1, columns, w.k_KH, padded, w.dq_QH, padded, true);

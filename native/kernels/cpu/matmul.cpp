@@ -7,31 +7,38 @@ namespace trainer::TN_ISA {
 namespace {
 
 constexpr int block_rows = 6;  // 6 x 16 accumulators fill 12 of the 16 vector registers of AVX2
+constexpr int64_t chain = 32;  // products added up one after another; a longer sum is made of such, or its roundings would add up
 
 template <int rows>
 TN_INLINE void block(int64_t k, const float* a, int64_t row_stride, int64_t column_stride, const float* b, int64_t ldb,
                      float* c, int64_t ldc, bool add) {
-    f32x8 left[rows], right[rows];
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i) {
-        left[i] = add ? load(c + i * ldc) : splat(0);
-        right[i] = add ? load(c + i * ldc + lanes) : splat(0);
-    }
-    for (int64_t p = 0; p < k; ++p) {
-        const f32x8 b_left = load(b), b_right = load(b + lanes);
+    for (int64_t begin = 0; begin < k || begin == 0; begin += chain) {
+        f32x8 left[rows], right[rows];
 #pragma GCC unroll 6
         for (int i = 0; i < rows; ++i) {
-            const f32x8 x = splat(a[i * row_stride]);
-            left[i] += x * b_left;
-            right[i] += x * b_right;
+            left[i] = begin == 0 && add ? load(c + i * ldc) : splat(0);
+            right[i] = begin == 0 && add ? load(c + i * ldc + lanes) : splat(0);
         }
-        a += column_stride;
-        b += ldb;
-    }
+        for (int64_t p = begin; p < k && p < begin + chain; ++p) {
+            const f32x8 b_left = load(b), b_right = load(b + lanes);
 #pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i) {
-        store(c + i * ldc, left[i]);
-        store(c + i * ldc + lanes, right[i]);
+            for (int i = 0; i < rows; ++i) {
+                const f32x8 x = splat(a[i * row_stride]);
+                left[i] += x * b_left;
+                right[i] += x * b_right;
+            }
+            a += column_stride;
+            b += ldb;
+        }
+#pragma GCC unroll 6
+        for (int i = 0; i < rows; ++i) {
+            if (begin > 0) {
+                left[i] += load(c + i * ldc);
+                right[i] += load(c + i * ldc + lanes);
+            }
+            store(c + i * ldc, left[i]);
+            store(c + i * ldc + lanes, right[i]);
+        }
     }
 }
 

@@ -73,12 +73,19 @@ export function clusterPage(main, { session }) {
 
   function showPools(list) {
     fill(pools, list.map(pool => h("section.panel.card-panel", { "aria-label": `Pool ${pool.pool}` },
-      h("div.panel-head", null, h("h2", null, `Pool ${pool.pool}`), h("span.note", null, `${pool.nodes} ${pool.nodes === 1 ? "node" : "nodes"}`)),
+      h("div.panel-head", null, h("h2", null, `Pool ${pool.pool}`), h("span.note", null, `${pool.nodes} ${pool.nodes === 1 ? "node" : "nodes"}`),
+        isAdmin ? h("button.quiet.small", { type: "button", "aria-label": `Set a quota in pool ${pool.pool}`, onclick: () => addQuota(pool) }, "Quota …") : null),
       meter(pool.slots ? (pool.slots - pool.free) / pool.slots : 0, `${pool.slots - pool.free} of ${pool.slots} slots in use`),
       h("dl.facts.compact", null, [["Running", pool.running], ["Waiting", pool.waiting], ["Free slots", pool.free]].map(([label, value]) => h("div", null, h("dt", null, label), h("dd", null, f.integer(value))))),
       pool.projects.length === 0 ? null : h("table", null, h("thead", null, h("tr", null, h("th", { scope: "col" }, "Project"), h("th.num", { scope: "col" }, "Slots"), h("th.num", { scope: "col" }, "Quota"), isAdmin ? h("th", { scope: "col" }, h("span.hidden", null, "Change")) : null)),
         h("tbody", null, pool.projects.map(use => h("tr", null, h("th", { scope: "row" }, use.project), h("td.num", null, String(use.used)), h("td.num", null, use.quota === null ? "none" : String(use.quota)),
           isAdmin ? h("td.num", null, h("button.quiet.small", { type: "button", "aria-label": `Set the quota of ${use.project}`, onclick: () => setQuota(pool, use) }, "Set …")) : null)))))));
+  }
+
+  /** Also of a project that has no jobs yet. */
+  async function addQuota(pool) {
+    const project = await confirm({ title: `A quota in pool ${pool.pool}`, text: "Whose slots shall be bounded?", action: "Next", field: { label: "Project", type: "text", value: "" } });
+    if (project) await setQuota(pool, pool.projects.find(use => use.project === project) ?? { project, quota: null });
   }
 
   async function setQuota(pool, use) {

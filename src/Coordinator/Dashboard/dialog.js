@@ -4,7 +4,7 @@ import { h, fill } from "./dom.js";
 /** Resolves with null when declined, else with the value of the field ("" of an optional one without any), or true. */
 export function confirm({ title, text, action, danger = false, field = null }) {
   return new Promise(resolve => {
-    const input = field && h("input", { type: "number", id: "dialog-field", min: field.min, max: field.max, step: 1, value: field.value, required: !field.optional, placeholder: field.optional ? "none" : null });
+    const input = field && h("input", { type: field.type ?? "number", id: "dialog-field", min: field.min, max: field.max, step: 1, value: field.value, required: !field.optional, placeholder: field.optional ? "none" : null });
     const dialog = h("dialog", { "aria-labelledby": "dialog-title" },
       h("form", { method: "dialog" },
         h("h2", { id: "dialog-title" }, title),
@@ -15,7 +15,7 @@ export function confirm({ title, text, action, danger = false, field = null }) {
           h(danger ? "button.danger" : "button.primary", { value: "yes", autofocus: !danger && !input }, action))));
     dialog.addEventListener("close", () => {
       dialog.remove();
-      resolve(dialog.returnValue === "yes" ? (!input ? true : input.value === "" ? "" : Number(input.value)) : null);
+      resolve(dialog.returnValue === "yes" ? (!input ? true : input.type !== "number" || input.value === "" ? input.value.trim() : Number(input.value)) : null);
     });
     document.body.append(dialog);
     dialog.showModal();

@@ -112,7 +112,10 @@ export function logView(job, change) {
     render(mine);
   }
 
-  /** Whole lines; what follows the last one waits. Of an endless line only the beginning and the length are kept. */
+  /**
+   * Whole lines; what follows the last one waits. Of an endless line only the beginning and the length are kept. A carriage return goes
+   * back to the beginning, as progress bars do: what follows it takes the place of what was there.
+   */
   function split(mine, added) {
     const lines = [];
     let start = 0;
@@ -127,6 +130,9 @@ export function logView(job, change) {
   }
 
   function extend(line, piece) {
+    const written = piece.replace(/\r+$/, ""), back = written.lastIndexOf("\r");  // those at the end take nothing's place yet
+    if (back >= 0) [line, piece] = [null, piece.slice(back + 1)];
+    else if (written !== "" && line?.text.endsWith("\r")) line = null;
     if (!line) return piece === "" ? { text: "", cut: 0 } : { text: piece.slice(0, keptOfLine), cut: Math.max(0, piece.length - keptOfLine) };
     const room = Math.max(0, keptOfLine - line.text.length);
     return { text: line.text + piece.slice(0, room), cut: line.cut + Math.max(0, piece.length - room) };
