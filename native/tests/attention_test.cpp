@@ -114,8 +114,15 @@ public:
                             r_dv[ki(j) + h] += p[j] * dout[qi + h];
                         }
                     }
-                    // By definition of the algorithm from out as stored, which out's own check holds close.
-                    for (int64_t h = 0; h < dim; ++h) delta += dout[qi + h] * out[qi + h];
+                    // The mean of dp where the keys that its 64 queries see are at most 64. Else, by the algorithm, from out as
+                    // stored, which out's own check holds close.
+                    const int64_t first = i / 64 * 64 + lk - lq, last = std::min(i / 64 * 64 + 63, lq - 1) + lk - lq;
+                    const int64_t end = c_.causal ? std::clamp<int64_t>(last + 1, 0, lk) : lk;
+                    const int64_t begin = c_.window < 0 ? 0 : std::clamp<int64_t>(first - c_.window, 0, end);
+                    if (end - begin <= 64)
+                        for (int64_t j = 0; j < lk; ++j) delta += p[j] * dp[j];
+                    else
+                        for (int64_t h = 0; h < dim; ++h) delta += dout[qi + h] * out[qi + h];
                     for (int64_t j = 0; j < lk; ++j)
                         for (int64_t h = 0; seen[j] && h < dim; ++h) {
                             const double ds = scale * p[j] * (dp[j] - delta);
