@@ -3,12 +3,14 @@ namespace Trainer.Worker;
 /// <summary>A folder that is there whole or not at all: written under another name beside its place, then renamed.</summary>
 internal static class NewFolder
 {
+    public static bool IsTaken(string directory) => Directory.Exists(directory) && Directory.EnumerateFileSystemEntries(directory).Any();
+
     /// <param name="directory">Must not exist, or be empty.</param>
     /// <param name="write">Given the folder to write into.</param>
     /// <exception cref="JobInputException">It is not empty.</exception>
     public static async Task WriteAsync(string directory, Func<string, Task> write)
     {
-        if (Directory.Exists(directory) && Directory.EnumerateFileSystemEntries(directory).Any())
+        if (IsTaken(directory))
         {
             throw new JobInputException($"{directory}: is not empty; name another folder or remove it");
         }
@@ -38,5 +40,45 @@ internal static class NewFolder
             Directory.Delete(temporary, recursive: true);
             throw;
         }
+    }
+
+    /// <summary>Whether a folder holds every file, byte for byte, that <paramref name="write"/> would write; more may be there.</summary>
+    /// <param name="write">Given the folder to write into, which is gone afterwards.</param>
+    public static async Task<bool> HoldsAsync(string directory, Func<string, Task> write)
+    {
+        string other = $"{Path.GetFullPath(directory).TrimEnd('/')}.{Guid.NewGuid():N}.tmp";
+        try
+        {
+            await write(other);
+            return Directory.EnumerateFiles(other, "*", SearchOption.AllDirectories).All(file => IsSame(file, Path.Combine(directory, Path.GetRelativePath(other, file))));
+        }
+        finally
+        {
+            if (Directory.Exists(other))
+            {
+                Directory.Delete(other, recursive: true);
+            }
+        }
+    }
+
+    private static bool IsSame(string file, string other)
+    {
+        if (!File.Exists(other) || new FileInfo(file).Length != new FileInfo(other).Length)
+        {
+            return false;
+        }
+
+        using FileStream left = File.OpenRead(file), right = File.OpenRead(other);
+        byte[] x = new byte[1 << 20], y = new byte[1 << 20];
+        while (left.ReadAtLeast(x, x.Length, throwOnEndOfStream: false) is var read and > 0)
+        {
+            right.ReadExactly(y, 0, read);
+            if (!x.AsSpan(0, read).SequenceEqual(y.AsSpan(0, read)))
+            {
+                return false;
+            }
+        }
+
+        return true;
     }
 }

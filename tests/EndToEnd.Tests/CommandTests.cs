@@ -196,6 +196,33 @@ public sealed class CommandTests
             await place.DoAsync("generate", "merged", "Say river 2 times.", "--max-new-tokens", "8"));
     }
 
+    [Fact]
+    public async Task An_output_folder_that_was_filled_meanwhile_is_left_alone_and_the_job_fails()
+    {
+        using var place = new Workplace();
+        string output = place.PathOf("mine");
+        JobView job = await place.SubmitAsync("--set", $"output.path={output}", "--paused");
+        Directory.CreateDirectory(output);
+        File.WriteAllText(Path.Combine(output, "notes.txt"), "mine");
+        await place.DoAsync("resume", "tiny");
+        job = await place.FinishAsync(job.Id);
+        Assert.Equal(JobStatus.Failed, job.Status);
+        Assert.Contains($"output.path: {output} is not empty any more", job.Message, StringComparison.Ordinal);
+
+        // After it began: its checkpoints are there, and the model goes elsewhere.
+        File.Delete(Path.Combine(output, "notes.txt"));
+        JobView other = await place.SubmitAsync("--name", "other", "--set", $"output.path={output}");
+        await Workplace.StepAsync(new JobFiles(other.Directory), 2);
+        File.WriteAllText(Path.Combine(output, "notes.txt"), "mine");
+        other = await place.FinishAsync(other.Id);
+        Assert.Equal(JobStatus.Failed, other.Status);
+        Assert.Contains($"{output} holds something else than this training's model", other.Message, StringComparison.Ordinal);
+        Assert.Equal("mine", File.ReadAllText(Path.Combine(output, "notes.txt")));
+        Assert.Single(Directory.EnumerateFileSystemEntries(output));
+        await place.DoAsync("export", other.Id.Value, "--out", "elsewhere");
+        Assert.True(File.Exists(place.PathOf("elsewhere/model.safetensors")));
+    }
+
     private static async Task<JobView> WaitingAsync(Workplace place, JobId job)
     {
         while (true)

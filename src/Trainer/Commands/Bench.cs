@@ -23,6 +23,19 @@ internal static class Bench
         var repeats = new Option<int>("--repeats") { Description = "Runs after a warm-up; medians are shown", DefaultValueFactory = _ => 3 };
         Option<DeviceKind> device = DeviceOption();
         var command = new Command("attention", "Forward and backward of causal attention (float32 on the CPU, bfloat16 on a GPU): time, and peak memory beyond the inputs") { tokens, heads, kvHeads, headDim, repeats, device };
+        tokens.Validators.Add(result => AtLeastOne(tokens.Name, result.GetValueOrDefault<int[]>(), result.AddError));
+        foreach (Option<int> option in new[] { heads, kvHeads, headDim, repeats })
+        {
+            option.Validators.Add(result => AtLeastOne(option.Name, [result.GetValueOrDefault<int>()], result.AddError));
+        }
+
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(kvHeads) is > 0 and var shared && result.GetValue(heads) % shared != 0)
+            {
+                result.AddError($"--heads: must be a multiple of --kv-heads, {shared}");
+            }
+        });
         command.SetAction(parsed =>
         {
             set_num_threads(Environment.ProcessorCount);
@@ -70,6 +83,11 @@ internal static class Bench
         {
             model, documents, tokens, steps, attentions, anyOrder, recompute, device,
         };
+        foreach (Option<int> option in new[] { documents, tokens, steps })
+        {
+            option.Validators.Add(result => AtLeastOne(option.Name, [result.GetValueOrDefault<int>()], result.AddError));
+        }
+
         command.SetAction(parsed =>
         {
             set_num_threads(Environment.ProcessorCount);
@@ -93,6 +111,14 @@ internal static class Bench
         new("--device") { Description = "cpu, cuda, or auto: a GPU where there is one", DefaultValueFactory = _ => DeviceKind.Auto };
 
     /// <summary>A line at once: the long lengths take their time.</summary>
+    private static void AtLeastOne(string option, int[]? given, Action<string> refuse)
+    {
+        if (given?.Any(value => value < 1) == true)
+        {
+            refuse($"{option}: must be at least 1");
+        }
+    }
+
     private static void Row(string tokens, string attention, string forward, string backward, string peak, string perToken) =>
         Console.WriteLine($"{tokens,8}  {attention,-16}  {forward,12}  {backward,12}  {peak,10}  {perToken,20}");
 

@@ -82,7 +82,7 @@ public abstract class ChatTemplate
 
         if (!HasTools && (conversation.Tools.Count > 0 || conversation.Messages.Any(message => message.ToolCalls.Count > 0)))
         {
-            throw new JobInputException($"template {name} cannot express tools; use template qwen25 or qwen3");
+            throw new JobInputException($"template {name} cannot express tools; use template qwen2.5 or qwen3");
         }
     }
 

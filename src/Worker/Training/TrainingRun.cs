@@ -25,6 +25,7 @@ public sealed class TrainingRun : IDisposable
     private static readonly TimeSpan s_saveWait = TimeSpan.FromSeconds(3);
 
     private readonly JobConfig _job;
+    private readonly JobId _id;
     private readonly JobFiles _files;
     private readonly ICommunicator _ranks;
     private readonly RankReporter _reporter;
@@ -55,6 +56,7 @@ public sealed class TrainingRun : IDisposable
     public TrainingRun(JobConfig job, JobId id, JobFiles files, int attempt, ICommunicator ranks, RankReporter reporter, TimeProvider time)
     {
         _job = job;
+        _id = id;
         _files = files;
         _ranks = ranks;
         _reporter = reporter;
@@ -76,6 +78,12 @@ public sealed class TrainingRun : IDisposable
         ICheckpointStore store = CheckpointStore.Open(
             job.Checkpoint.Store ?? files.Checkpoints, time, trouble: problem => reporter.Trouble("checkpoint store", problem));
         CheckpointManifest? restored = Restore(store, id, fingerprint);
+        if (IsLead && restored is null && job.Output.Path is { } output && NewFolder.IsTaken(output))
+        {
+            // It was empty when the job was submitted.
+            throw new JobInputException($"output.path: {output} is not empty any more; name another folder or empty it");
+        }
+
         _steps = job.Training.Steps ?? _step + _packer.StepsFor(job.Training.Epochs ?? 1, _cursor);
         _schedule = new LearningRate(job.Optimizer, _steps);
         reporter.Update(report => report with { Steps = _steps, Step = _step });
@@ -351,29 +359,35 @@ public sealed class TrainingRun : IDisposable
         _faults.Reach("Export", _step);
         string target = _job.Output.Path ?? _files.Model;
         var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job), _reporter.Tick);
-        Export(target, () => Model.Lora is null
-            ? export.WriteModelAsync(target, CancellationToken.None)
-            : export.WriteAdapterAsync(target, _job.Model.Path, CancellationToken.None));
+        Export(target, folder => Model.Lora is null
+            ? export.WriteModelAsync(folder, CancellationToken.None)
+            : export.WriteAdapterAsync(folder, _job.Model.Path, CancellationToken.None));
         if (_job.Output.Merge)
         {
             _faults.Reach("Merge", _step);
             string merged = Path.Combine(target, "merged");
-            Export(merged, () => export.WriteModelAsync(merged, CancellationToken.None));
+            Export(merged, folder => export.WriteModelAsync(folder, CancellationToken.None));
         }
     }
 
     /// <summary>An earlier attempt may have been killed between two exports, or after them.</summary>
-    private void Export(string target, Func<Task> write)
+    private void Export(string target, Func<string, Task> write)
     {
         _reporter.Enter(RankPhase.Exporting, $"writing {target}");
         _reporter.Begin($"step {_step}: export");
-        if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
+        if (NewFolder.IsTaken(target))
         {
-            _reporter.Log($"{target} is there already: an earlier attempt wrote it");
+            if (!Wait(NewFolder.HoldsAsync(target, write)))
+            {
+                throw new JobInputException(
+                    $"{target} holds something else than this training's model, and was left alone; write the model elsewhere: trainer export {_id} --out FOLDER");
+            }
+
+            _reporter.Log($"{target} holds the model already: an earlier attempt wrote it");
             return;
         }
 
-        Wait(write());
+        Wait(write(target));
         _reporter.Log($"model written to {target}");
     }
 

@@ -178,7 +178,7 @@ public sealed class ChatTemplateTests
         var empty = Assert.Throws<JobInputException>(() => Render(TemplateKind.Qwen3, new Conversation()));
         Assert.Contains("no messages", empty.Message, StringComparison.Ordinal);
         var tools = Assert.Throws<JobInputException>(() => Render(TemplateKind.Chatml, new Conversation([s_question], [Tool])));
-        Assert.Contains("use template qwen25 or qwen3", tools.Message, StringComparison.Ordinal);
+        Assert.Contains("use template qwen2.5 or qwen3", tools.Message, StringComparison.Ordinal);
     }
 
     [Theory]
