@@ -207,7 +207,7 @@ public sealed class CommandTests
         await place.DoAsync("resume", "tiny");
         job = await place.FinishAsync(job.Id);
         Assert.Equal(JobStatus.Failed, job.Status);
-        Assert.Contains($"output.path: {output} is not empty any more", job.Message, StringComparison.Ordinal);
+        Assert.Contains($"output.path: {output} is not empty any more", job.Reason, StringComparison.Ordinal);
 
         // After it began: its checkpoints are there, and the model goes elsewhere.
         File.Delete(Path.Combine(output, "notes.txt"));
@@ -216,7 +216,7 @@ public sealed class CommandTests
         File.WriteAllText(Path.Combine(output, "notes.txt"), "mine");
         other = await place.FinishAsync(other.Id);
         Assert.Equal(JobStatus.Failed, other.Status);
-        Assert.Contains($"{output} holds something else than this training's model", other.Message, StringComparison.Ordinal);
+        Assert.Contains($"{output} holds something else than this training's model", other.Reason, StringComparison.Ordinal);
         Assert.Equal("mine", File.ReadAllText(Path.Combine(output, "notes.txt")));
         Assert.Single(Directory.EnumerateFileSystemEntries(output));
         await place.DoAsync("export", other.Id.Value, "--out", "elsewhere");
