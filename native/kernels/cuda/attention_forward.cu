@@ -53,6 +53,7 @@ __global__ void __launch_bounds__(threads, 2) forward(const __grid_constant__ Pa
         if (threadIdx.x == 0) block = {s, p.k.at(s.k_begin, kv_head), p.v.at(s.k_begin, kv_head), first_row, last.from, first.end};
         copy_tile<tile_rows, Dim, threads>(q_tile, p.q.at(s.q_begin + first_row, head), p.q.token_stride, s.q_length - first_row,
                 a.head_dim, thread_index());
+        close_copy_group();  // what is in no group, nobody waits for
     }
     __syncthreads();
     const auto copy_block = [&](uint32_t to, const uint16_t* from, int64_t stride, int at) {
