@@ -37,7 +37,7 @@ void backward_in_order(const tn_attention_backward_args& args, bool hopper, cuda
     float* delta = static_cast<float*>(args.scratch);
     const RowFloats row_floats{delta, 1, args.shape.q_tokens, 1};
     attention_delta(args, row_floats, nullptr, stream);
-    if (hopper) hopper_attention_backward(args, row_floats, stream);
+    if (hopper) hopper_attention_backward(args, row_floats, {}, stream);
     else portable_attention_backward(args, delta, stream);
 }
 

@@ -24,15 +24,11 @@ void portable_attention_backward_any_order(const tn_attention_backward_args& arg
 // sm_90a, head_dim 64 or 128.
 void hopper_attention_forward(const tn_attention_forward_args& args, cudaStream_t stream);
 // Deterministic.
-void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream);
-// How many thread blocks, 1, 2 or 4, may share a block of keys: more than `least` where multiprocessors would be idle else.
-struct Clusters {
-    int32_t least = 1, most = 4;
-};
-
+void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, const Sharing& sharing,
+                               cudaStream_t stream);
 // The same, faster, but dq is added up in any order, in dq_NTH, which was cleared.
 void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
-                                         const Clusters& clusters, cudaStream_t stream);
+                                         const Sharing& sharing, cudaStream_t stream);
 
 // dq = scale * dq_NTH, rounded to its type; in_lane_order: as the portable kernel leaves it.
 void attention_round_dq(const tn_attention_backward_args& args, const float* dq_NTH, bool in_lane_order, cudaStream_t stream);

@@ -18,7 +18,7 @@ struct Parameters {
     const float* lse;
     RowFloats delta;
     float* dq_NTH;
-    Order order;
+    Plan plan;
     Tiles tiles;
 };
 
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(threads, 1) backward_any_order(const __grid_co
     const Attention& a = p.attention;
     // In registers, beside the accumulators, there is no room for it.
     KeyWork& w = *reinterpret_cast<KeyWork*>(shared + Size::work);
-    if (threadIdx.x == 0) w = key_work<keys, rows>(a, p.tiles, p.order, blockIdx.x);
+    if (threadIdx.x == 0) w = key_work<keys, rows, true>(a, p.tiles, p.plan, {static_cast<int>(blockIdx.x), 0, 1}, blockIdx.x);
     __syncthreads();
     const Sequence& s = w.sequence;
     const int visits = w.visits();
@@ -253,9 +253,9 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, float
     Parameters p{attention(s), matrix(args.q_TNH), matrix(args.k_TMH), matrix(args.v_TMH), matrix(args.dout_TNH), matrix(args.dk_TMH),
                  matrix(args.dv_TMH), args.lse_NT, delta, dq_NTH, {}, {}};
     const int multiprocessors = current_device().multiprocessors;
-    for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
+    for (Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
+        p.plan = key_plan<Size::keys, Size::rows, true>(s, tiles, 8 * s.head_dim, multiprocessors, {1});
         p.tiles = tiles;
-        p.order = key_plan<Size::keys, Size::rows>(s, tiles, multiprocessors, 1, 1).order;
         launch(backward_any_order<T, Dim, DsTiles>, "attention backward in any order", int64_t{tiles.count} * s.kv_heads, threads,
                Size::bytes, stream, p);
     }

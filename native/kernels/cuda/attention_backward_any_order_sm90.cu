@@ -12,7 +12,6 @@ namespace {
 struct Parameters {
     BackwardParameters backward;
     CUtensorMap dq_NTH;
-    int32_t cluster;
 };
 
 template <class T, int Dim, bool InClusters>
@@ -21,8 +20,10 @@ __global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_
     extern __shared__ unsigned char shared[];
     const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
     const BackwardParameters& p = parameters.backward;
-    const int cluster = InClusters ? parameters.cluster : 1;
-    const KeyWork w = key_work<Size::keys, Size::rows>(p.attention, p.tiles, p.order, blockIdx.x / cluster, blockIdx.x % cluster, cluster);
+    const int block = blockIdx.x;
+    const Place place = InClusters ? place_of(p.plan, block) : Place{block, 0, 1};
+    if (InClusters && place.pair >= p.tiles.count * p.attention.kv_heads) return;
+    const KeyWork w = key_work<Size::keys, Size::rows, true>(p.attention, p.tiles, p.plan, place, block);
     if (threadIdx.x == 0) {
         DsBarriers{base + Size::ds_barriers}.init(Size::consumers);
         KeyBarriers{base + Size::barriers}.init(Size::consumers);
@@ -33,40 +34,40 @@ __global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_
         feed_key_block<Size, Dim>(p, w, base);
     } else {
         grow_registers<Size::consumer_registers>();
-        sum_keys<T, Dim, true>(p, &parameters.dq_NTH, w, base);
+        sum_keys<T, Dim, true, InClusters>(p, &parameters.dq_NTH, w, base);
     }
 }
 
 template <class T, int Dim>
-void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, const Clusters& clusters,
+void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, const Sharing& sharing,
            cudaStream_t stream) {
     using Size = KeySizes<Dim, true>;
     const tn_attention_shape& s = args.shape;
     const int multiprocessors = current_device().multiprocessors;
-    Parameters p{backward_parameters(args, delta, Size::rows, Size::keys, {}), float_tensor_map(dq_NTH, s.q_tokens, s.q_heads, s.head_dim, 16), 1};
-    for (const Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
+    Parameters p{backward_parameters(args, delta, Size::rows, Size::keys), float_tensor_map(dq_NTH, s.q_tokens, s.q_heads, s.head_dim, 16)};
+    for (Tiles& tiles : cut_into_tiles(s, Axis::keys, {Size::keys})) {
+        Plan plan = key_plan<Size::keys, Size::rows, true>(s, tiles, 8 * s.head_dim, multiprocessors, sharing);
+        if (Size::may_meet) plan.run = meeting_run(s, tiles, plan.order, 8 * s.head_dim * Size::rows);
+        p.backward.plan = plan;
         p.backward.tiles = tiles;
-        const Plan plan = key_plan<Size::keys, Size::rows>(s, tiles, multiprocessors, clusters.least, clusters.most);
-        p.backward.order = plan.order;
-        p.cluster = plan.cluster;
         const auto kernel = plan.cluster > 1 ? backward_any_order_sm90<T, Dim, true> : backward_any_order_sm90<T, Dim, false>;
         // Without queries there is no kernel of ours ahead that made delta.
-        launch(kernel, "attention backward in any order", int64_t{tiles.count} * s.kv_heads * p.cluster,
-               Size::threads, Size::aligned_bytes, stream, p, {p.cluster, s.q_tokens > 0});
+        launch(kernel, "attention backward in any order", plan.blocks(int64_t{tiles.count} * s.kv_heads), Size::threads,
+               Size::aligned_bytes, stream, p, {plan.cluster, s.q_tokens > 0});
     }
 }
 
 template <class T>
-void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, const Clusters& clusters,
+void start(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH, const Sharing& sharing,
            cudaStream_t stream) {
-    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, dq_NTH, clusters, stream);
+    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, dq_NTH, sharing, stream);
 }
 
 }  // namespace
 
 void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
-                                         const Clusters& clusters, cudaStream_t stream) {
-    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, dq_NTH, clusters, stream);
+                                         const Sharing& sharing, cudaStream_t stream) {
+    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, dq_NTH, sharing, stream);
 }
 
 }  // namespace trainer::cuda

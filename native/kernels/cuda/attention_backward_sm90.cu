@@ -183,23 +183,27 @@ __device__ void sum_queries(const BackwardParameters& p, const Work<Dim>& w, uin
                                     s.q_length - part.first_row, a.head_dim, lane);
 }
 
-template <class T, int Dim>
+template <class T, int Dim, bool InClusters>
 __global__ void __launch_bounds__(KeySizes<Dim, false>::threads, 1) backward_sm90(const __grid_constant__ Parameters p) {
     using Keys = KeySizes<Dim, false>;
     using Queries = QuerySizes<Dim>;
     static_assert(Keys::consumers == Queries::consumers, "a block is launched alike for either work");
     extern __shared__ __align__(1024) unsigned char shared[];
     const uint32_t base = shared_address(shared);
-    const int key_index = blockIdx.x, query_index = key_index - p.key_blocks;
+    const int block = blockIdx.x, query_index = block - p.key_blocks;
     const bool owns_keys = query_index < 0;
+    const Place place = InClusters ? place_of(p.keys.plan, block) : Place{block, 0, 1};
+    if (InClusters && (owns_keys ? place.pair >= p.keys.tiles.count * p.keys.attention.kv_heads
+                                 : query_index >= p.queries.tiles.count * p.queries.attention.kv_heads))
+        return;
     if (threadIdx.x == 0) {
         if (owns_keys) KeyBarriers{base + Keys::barriers}.init(Keys::consumers);
         else QueryBarriers<Queries::stages>{base + Queries::barriers}.init(Queries::consumers);
     }
     __syncthreads();
-    const auto keys = [&] { return key_work<Keys::keys, Keys::rows>(p.keys.attention, p.keys.tiles, p.keys.order, key_index); };
+    const auto keys = [&] { return key_work<Keys::keys, Keys::rows, false>(p.keys.attention, p.keys.tiles, p.keys.plan, place, block); };
     const auto queries = [&] {
-        return query_work<Queries::consumers, Queries::keys>(p.queries.attention, p.queries.tiles, p.queries.order, query_index);
+        return query_work<Queries::consumers, Queries::keys>(p.queries.attention, p.queries.tiles, p.queries.plan.order, query_index);
     };
     if (threadIdx.x < 128) {
         shrink_registers<Keys::producer_registers>();
@@ -207,42 +211,61 @@ __global__ void __launch_bounds__(KeySizes<Dim, false>::threads, 1) backward_sm9
         else if (threadIdx.x == 0) feed_keys<Dim>(p.queries, queries(), base);
     } else {
         grow_registers<Keys::consumer_registers>();
-        if (owns_keys) sum_keys<T, Dim, false>(p.keys, nullptr, keys(), base);
+        if (owns_keys) sum_keys<T, Dim, false, InClusters>(p.keys, nullptr, keys(), base);
         else sum_queries<T, Dim>(p.queries, queries(), base);
     }
 }
 
+template <int Dim>
+constexpr int shared_bytes = std::max({KeySizes<Dim, false>::bytes, QuerySizes<Dim>::bytes, KeySizes<Dim, false>::sum_bytes});
+
+// Of every tile.
+template <int Dim>
+std::vector<int32_t> query_work_in_key_visits(const BackwardParameters& p) {
+    using Queries = QuerySizes<Dim>;
+    constexpr int percent = Dim == 64 ? 75 : 110;  // of a visit to a block of keys, by the products and their sizes
+    std::vector<int32_t> work(p.tiles.count);
+    for (int32_t tile = 0; tile < p.tiles.count; ++tile) {
+        const Work<Dim> w = query_work<Queries::consumers, Queries::keys>(p.attention, p.tiles.cut, find_tile(p.tiles, Axis::queries, tile), 0);
+        work[tile] = (w.end_block - w.begin_block) * percent / 100;
+    }
+    return work;
+}
+
 template <class T, int Dim>
-void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
+void start(const tn_attention_backward_args& args, const RowFloats& delta, const Sharing& sharing, cudaStream_t stream) {
     using Keys = KeySizes<Dim, false>;
     using Queries = QuerySizes<Dim>;
     const tn_attention_shape& s = args.shape;
     const int group = s.q_heads / s.kv_heads, multiprocessors = current_device().multiprocessors;
     const std::vector<Tiles> keys = cut_into_tiles(s, Axis::keys, {Keys::keys});
     const std::vector<Tiles> queries = cut_into_tiles(s, Axis::queries, {64, group, Queries::consumers});
-    Parameters p{backward_parameters(args, delta, Keys::rows, Keys::keys,
-                                     l2_order(4 * s.q_tokens * s.head_dim * group, s.kv_heads, multiprocessors)),
-                 backward_parameters(args, delta, 64, Queries::keys, l2_order(4 * s.k_tokens * s.head_dim, s.kv_heads, multiprocessors)),
-                 0};
+    Parameters p{backward_parameters(args, delta, Keys::rows, Keys::keys), backward_parameters(args, delta, 64, Queries::keys), 0};
+    p.queries.plan = {l2_order(4 * s.k_tokens * s.head_dim, s.kv_heads, multiprocessors)};
     for (size_t i = 0; i < std::max(keys.size(), queries.size()); ++i) {
         p.keys.tiles = i < keys.size() ? keys[i] : Tiles{};
         p.queries.tiles = i < queries.size() ? queries[i] : Tiles{};
-        p.key_blocks = p.keys.tiles.count * s.kv_heads;
+        const Plan plan = p.keys.plan = key_plan<Keys::keys, Keys::rows, false>(s, p.keys.tiles, 4 * s.head_dim, multiprocessors, sharing,
+                                                                         query_work_in_key_visits<Dim>(p.queries));
+        const int64_t query_blocks = int64_t{p.queries.tiles.count} * s.kv_heads;
+        p.key_blocks = static_cast<int32_t>(plan.blocks(int64_t{p.keys.tiles.count} * s.kv_heads));
+        const auto kernel = plan.cluster > 1 ? backward_sm90<T, Dim, true> : backward_sm90<T, Dim, false>;
         // Without queries there is no kernel of ours ahead that made delta.
-        launch(backward_sm90<T, Dim>, "attention backward", p.key_blocks + int64_t{p.queries.tiles.count} * s.kv_heads, Keys::threads,
-               std::max(Keys::bytes, Queries::bytes), stream, p, {1, s.q_tokens > 0});
+        launch(kernel, "attention backward", p.key_blocks + (query_blocks + plan.cluster - 1) / plan.cluster * plan.cluster,
+               Keys::threads, shared_bytes<Dim>, stream, p, {plan.cluster, s.q_tokens > 0});
     }
 }
 
 template <class T>
-void start(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
-    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, stream);
+void start(const tn_attention_backward_args& args, const RowFloats& delta, const Sharing& sharing, cudaStream_t stream) {
+    (args.shape.head_dim == 64 ? start<T, 64> : start<T, 128>)(args, delta, sharing, stream);
 }
 
 }  // namespace
 
-void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, cudaStream_t stream) {
-    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, stream);
+void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, const Sharing& sharing,
+                               cudaStream_t stream) {
+    (args.shape.dtype == TN_BFLOAT16 ? start<Bf16> : start<Fp16>)(args, delta, sharing, stream);
 }
 
 }  // namespace trainer::cuda

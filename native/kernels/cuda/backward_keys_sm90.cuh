@@ -54,6 +54,7 @@ struct KeySizes {
     static constexpr int visits = delta + stages * row_bytes, barriers = visits + stages * 8;
     static constexpr int ds_barriers = barriers + KeyBarriers::bytes, bytes = ds_barriers + 32;
     static constexpr int aligned_bytes = bytes + 1024;
+    static constexpr int sum_bytes = 2 * 64 * consumers * Dim * 4;  // of dk and dv, float32: see share_sums
 };
 
 // index: of this thread block's visits; a cluster's thread blocks are side by side, at queries that the L2 cache holds for all of them.
@@ -62,7 +63,7 @@ template <class Size>
 __device__ inline Visit visit_of(const KeyWork& w, int index) {
     index = index * w.cluster + w.rank;
     if constexpr (Size::may_meet)
-        if (w.meets) return w.meeting_visit(index);
+        if (w.run > 0) return w.meeting_visit(index);
     return w.visit(index);
 }
 
@@ -219,7 +220,7 @@ __device__ inline void share_sums(float (&dk)[Dim / 8][4], float (&dv)[Dim / 8][
 // dq needs the other warpgroup's ds. It is computed one visit late, so that neither has to wait for the other and one's softmax
 // runs under the other's products. LSE and delta are given back by every lane that read them: it costs nothing, and is what
 // compute-sanitizer can follow.
-template <class T, int Dim, bool AnyOrder>
+template <class T, int Dim, bool AnyOrder, bool InClusters>
 __device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH, const KeyWork& w, uint32_t base) {
     using Size = KeySizes<Dim, AnyOrder>;
     constexpr int rows = Size::rows;
@@ -363,12 +364,12 @@ __device__ void sum_keys(const BackwardParameters& p, const CUtensorMap* dq_NTH,
 
     // The tiles become output, once the other warpgroup has read them for its dq.
     sync_threads(1, 128 * Size::consumers);
-    if constexpr (AnyOrder)
-        if (w.cluster > 1) share_sums<Dim, 128 * Size::consumers>(dk, dv, base, w.rank, w.cluster);
+    const Place place = InClusters ? place_of(p.plan, block_index()) : Place{0, 0, 1};  // found anew: there are no registers to keep it
+    if (place.cluster > 1) share_sums<Dim, 128 * Size::consumers>(dk, dv, base, place.rank, place.cluster);
     const int lane = threadIdx.x % 32, key_row = 64 * (static_cast<int>(threadIdx.x) / 128 - 1) + static_cast<int>(threadIdx.x) % 128 / 32 * 16;
     const int64_t token = s.k_begin + w.first_key;
     const int valid_rows = s.k_length - w.first_key;
-    const bool writes_dk = w.rank == 0, writes_dv = w.rank == (w.cluster > 1);
+    const bool writes_dk = place.rank == 0, writes_dv = place.rank == (place.cluster > 1);
     if (writes_dk) store_rows<T, Size::keys>(base + Size::k, dk, {a.scale, a.scale}, key_row, lane);
     if (writes_dv) store_rows<T, Size::keys>(base + Size::v, dv, {1.f, 1.f}, key_row, lane);
     __syncwarp();

@@ -13,19 +13,18 @@ struct BackwardParameters {
     Matrix dq, dk, dv;
     const float* lse;
     RowFloats delta;
-    Order order;
+    Plan plan;
     Tiles tiles;
 };
 
-// For tiles of so many queries and keys; without the table of tiles.
-inline BackwardParameters backward_parameters(const tn_attention_backward_args& args, const RowFloats& delta, int32_t rows, int32_t keys,
-                                              const Order& order) {
+// For tiles of so many queries and keys; without plan and table of tiles.
+inline BackwardParameters backward_parameters(const tn_attention_backward_args& args, const RowFloats& delta, int32_t rows, int32_t keys) {
     const tn_attention_shape& s = args.shape;
     return {tensor_map(args.q_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, rows),
             tensor_map(args.k_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
             tensor_map(args.v_TMH, s.dtype, s.k_tokens, s.kv_heads, s.head_dim, keys),
             tensor_map(args.dout_TNH, s.dtype, s.q_tokens, s.q_heads, s.head_dim, rows),
-            attention(s), matrix(args.dq_TNH), matrix(args.dk_TMH), matrix(args.dv_TMH), args.lse_NT, delta, order, {}};
+            attention(s), matrix(args.dq_TNH), matrix(args.dk_TMH), matrix(args.dv_TMH), args.lse_NT, delta, {}, {}};
 }
 
 // All pages of `rows` rows of a tile whose pages are `tile_rows` rows apart.

@@ -2,6 +2,8 @@
 #pragma once
 #include "tiles.h"
 
+#include <algorithm>
+
 namespace trainer::cuda {
 
 // A visit of a block of keys to a block of queries of one head.
@@ -14,7 +16,8 @@ struct KeyWork {
     Sequence sequence;
     int kv_head, number, first_key, group, begin_block, end_block;  // number: of the block of keys in its sequence
     int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) of queries need no mask, given zeros beyond the sequence
-    bool meets, descends;            // see meeting_visit
+    int run;                         // see meeting_visit; 0: heads in turn
+    bool descends;
     int rank, cluster;               // of `cluster` thread blocks that share the visits, this one takes every cluster-th from `rank` on
 
     __host__ __device__ int visits() const {
@@ -34,7 +37,7 @@ struct KeyWork {
     // the former come down from the last queries, the latter go up. Within a run each begins elsewhere, since additions to one
     // place of dq wait for each other.
     __device__ Visit meeting_visit(int index) const {
-        constexpr int run = 8, apart = 11;
+        constexpr int apart = 11;
         const int blocks = end_block - begin_block, runs = (blocks + run - 1) / run, lowest = blocks - (runs - 1) * run;
         int below = 0, within = index;  // whole runs under this one, the lowest not counted, and visits since this one began
         if (descends) {
@@ -68,31 +71,53 @@ __host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile
     w.all_see_begin = whole ? (seeing_queries(a, s, last_key, last_key).from + TileRows - 1) / TileRows : w.end_block;
     const int first_key_end = seeing_queries(a, s, w.first_key, w.first_key).end;
     w.all_see_end = first_key_end < s.q_length ? first_key_end / TileRows : w.end_block;
-    w.meets = w.descends = false;
+    w.run = 0;
+    w.descends = false;
     w.rank = rank;
     w.cluster = cluster;
     return w;
 }
 
-// index counts tiles times key heads in the order of `order`.
-template <int Keys, int TileRows>
-__device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Order& order, int index, int rank = 0, int cluster = 1) {
-    const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
-    KeyWork w = key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, at.tile), at.head, rank, cluster);
-    w.meets = a.causal && w.group > 1;
-    w.descends = index / order.at_once % 2 == 0;
+// block: of those that own keys.
+template <int Keys, int TileRows, bool MayGoBySequence>
+__device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Plan& plan, const Place& place, int block) {
+    const HeadTile at = find_head_tile(tiles, plan.order, a.kv_heads, place.pair);
+    const Tile tile = MayGoBySequence && plan.order.by_sequence ? find_tile_of_sequence(tiles, Axis::keys, at.tile) : find_tile(tiles, Axis::keys, at.tile);
+    KeyWork w = key_work<Keys, TileRows>(a, tile, at.head, place.rank, place.cluster);
+    w.run = plan.run;
+    w.descends = (MayGoBySequence && plan.order.by_sequence) || block / plan.order.at_once % 2 == 0;
     return w;
 }
 
-// For tables cut by Keys: l2_order in clusters of `least`, balanced by as much as clusters of `most`.
-template <int Keys, int TileRows>
-Plan key_plan(const tn_attention_shape& shape, const Tiles& tiles, int32_t multiprocessors, int32_t least, int32_t most) {
-    const int64_t group_bytes = 8 * shape.q_tokens * shape.head_dim * (shape.q_heads / shape.kv_heads);
-    const Plan plan{l2_order(group_bytes, shape.kv_heads, multiprocessors / least), least};
+// For tables cut by Keys, whose numbers may change. row_bytes: what a visit reads and writes of a row of one head, beyond what the
+// thread block keeps. last: as for balanced_plan.
+template <int Keys, int TileRows, bool MayGoBySequence>
+Plan key_plan(const tn_attention_shape& shape, Tiles& tiles, int32_t row_bytes, int32_t multiprocessors, const Sharing& sharing,
+              const std::vector<int32_t>& last = {}) {
+    const Order order = l2_order(int64_t{row_bytes} * shape.q_tokens * (shape.q_heads / shape.kv_heads), shape.kv_heads, multiprocessors);
+    const int64_t pairs = int64_t{tiles.count} * shape.kv_heads;
+    if (sharing.must > 0) return {order, sharing.must, static_cast<int32_t>(pairs / sharing.one_in)};
+    if (MayGoBySequence && tiles.sequences > 1 && pairs > int64_t{even_out} * multiprocessors) {
+        number_by_sequence(tiles, Axis::keys);
+        Plan plan{all_heads(shape.kv_heads, multiprocessors)};
+        plan.order.by_sequence = true;
+        return plan;
+    }
     const Attention a = attention(shape);
-    return balanced_plan(plan, most, tiles, shape.kv_heads, [&](int32_t tile) {
+    return balanced_plan(order, sharing.most, tiles, shape.kv_heads, [&](int32_t tile) {
         return key_work<Keys, TileRows>(a, find_tile(tiles, Axis::keys, tile), 0).visits();
-    });
+    }, last);
+}
+
+// Blocks of queries in a run of KeyWork::meeting_visit, so that all that is in work stays in the L2 cache. block_bytes: what a visit
+// reads and writes of a block of queries.
+inline int32_t meeting_run(const tn_attention_shape& shape, const Tiles& tiles, const Order& order, int32_t block_bytes) {
+    constexpr int32_t most = 8;
+    if (!shape.causal || shape.q_heads == shape.kv_heads) return 0;
+    // In work: the heads of a section, of the sequences that the first wave of thread blocks reaches.
+    const int32_t wave = std::clamp(order.at_once / order.section_heads, 1, tiles.count);
+    const int64_t sequences = find_sequence(tiles, wave - 1) + 1, heads = int64_t{order.section_heads} * (shape.q_heads / shape.kv_heads);
+    return static_cast<int32_t>(std::clamp<int64_t>(cache_share / (sequences * heads * block_bytes), 1, most));
 }
 
 }  // namespace trainer::cuda

@@ -19,6 +19,12 @@ __device__ inline int thread_index() {
     return x;
 }
 
+__device__ inline int block_index() {  // blockIdx.x, likewise
+    int x;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+    return x;
+}
+
 // d[16x8] += a[16x16] * b[16x8]. Lane l holds of d: (l/4, 2(l%4)), the next column, and both 8 rows below.
 template <class T>
 __device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

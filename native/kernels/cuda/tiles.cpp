@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <limits>
-#include <queue>
+#include <map>
+#include <numeric>
 
 namespace trainer::cuda {
 
@@ -31,9 +32,18 @@ std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, co
     return tables;
 }
 
-namespace {
+void number_by_sequence(Tiles& tiles, Axis axis) {
+    int32_t before = 0;
+    for (int32_t i = 0; i < tiles.sequences; ++i) {
+        Sequence& s = tiles.sequence[i];
+        s.first_tile = before;
+        before += tiles.cut.tiles(axis == Axis::queries ? s.q_length : s.k_length);
+    }
+}
 
-Order all_heads(int32_t heads, int32_t at_once) { return {heads, std::numeric_limits<int32_t>::max() / heads, at_once}; }
+Order all_heads(int32_t heads, int32_t multiprocessors) { return {heads, std::numeric_limits<int32_t>::max() / heads, multiprocessors}; }
+
+namespace {
 
 std::vector<int32_t> of_each_tile(const Tiles& tiles, const std::function<int32_t(int32_t)>& work_of) {
     std::vector<int32_t> work(tiles.count);
@@ -41,51 +51,81 @@ std::vector<int32_t> of_each_tile(const Tiles& tiles, const std::function<int32_
     return work;
 }
 
-// When the last thread block ends, in visits, if each multiprocessor takes the next one as soon as it is free.
-int64_t last_end(const Plan& plan, const Tiles& tiles, int32_t heads, const std::vector<int32_t>& work) {
-    const int32_t around = plan.cluster == 1 ? 3 : 4;  // before the first visit and after the last
-    std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> free_at;
-    for (int32_t i = 0; i < plan.order.at_once; ++i) free_at.push(0);
-    int64_t last = 0;
-    for (int32_t i = 0; i < tiles.count * heads; ++i) {
-        const int32_t visits = work[find_head_tile(tiles, plan.order, heads, i).tile];
-        const int64_t end = free_at.top() + around + (visits + plan.cluster - 1) / plan.cluster;
-        free_at.pop();
-        free_at.push(end);
-        last = std::max(last, end);
-    }
-    return last;
+// When the last thread block ends, in visits, if each multiprocessor takes the next one as soon as it is free. work: of the pairs.
+int64_t last_end(const Plan& plan, const std::vector<int32_t>& work, const std::vector<int32_t>& last, size_t heads) {
+    constexpr int32_t around = 3, around_shared = 4;  // before the first visit and after the last
+    // A cluster lies within 16 or 18 multiprocessors; fours leave some of them over.
+    const int32_t clusters = std::max(1, plan.order.at_once / plan.cluster - (plan.cluster > 2));
+    std::map<int64_t, int32_t> free_at{{0, clusters}};  // and how many are then
+    int32_t visits = 0, count = 0;                      // many in a row have the same to do
+    const auto run = [&](int32_t next_visits) {
+        if (next_visits == visits) {
+            ++count;
+            return;
+        }
+        while (count > 0) {
+            const auto first = free_at.begin();
+            const int32_t some = std::min(count, first->second);
+            free_at[first->first + visits] += some;
+            count -= some;
+            if ((first->second -= some) == 0) free_at.erase(first);
+        }
+        visits = next_visits;
+        count = 1;
+    };
+    const size_t shared = plan.shared, cluster = plan.cluster;
+    for (size_t i = 0; i < shared; ++i) run(around_shared + (work[i] + plan.cluster - 1) / plan.cluster);
+    // In order of falling work: the first one of a cluster has most.
+    for (size_t i = shared; i < work.size(); i += cluster) run(around + work[i]);
+    for (size_t i = 0; i < last.size() * heads; i += cluster) run(around + last[i / heads]);
+    run(0);
+    return free_at.rbegin()->first;
 }
 
 }  // namespace
 
 Order l2_order(int64_t head_bytes, int32_t heads, int32_t multiprocessors) {
-    constexpr int64_t cache_share = 32 << 20;
     int64_t section = std::max<int64_t>(1, cache_share / std::max<int64_t>(1, head_bytes));
     if (section >= heads) return all_heads(heads, multiprocessors);
     while (heads % section != 0) --section;
     return {static_cast<int32_t>(section), static_cast<int32_t>((multiprocessors + section - 1) / section), multiprocessors};
 }
 
-Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of) {
-    constexpr int32_t many = 8;        // tiles for each multiprocessor: they even out whatever the plan
-    constexpr double worth_it = 1.05;  // sections gain 0 to 9 % by the cache, and the count of visits is no measurement
-    const int32_t multiprocessors = plan.order.at_once * plan.cluster;
-    Plan best = plan;
-    if (int64_t{tiles.count} * heads > int64_t{many} * multiprocessors) return best;
-    const std::vector<int32_t> work = of_each_tile(tiles, work_of);
-    int64_t best_end = last_end(best, tiles, heads, work);
-    for (int32_t cluster = plan.cluster; cluster <= most; cluster *= 2) {
-        // A cluster lies within 16 or 18 multiprocessors; fours leave some of them over.
-        const int32_t at_once = multiprocessors / cluster - (cluster > 2);
-        if (at_once < 1) break;
-        const Plan other{all_heads(heads, at_once), cluster};
-        const int64_t end = last_end(other, tiles, heads, work);
-        if (best_end > worth_it * end) {
-            best = other;
-            best_end = end;
-        }
+Plan balanced_plan(const Order& order, int32_t most, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of,
+                   const std::vector<int32_t>& last) {
+    constexpr double worth_it = 1.02;  // the count of visits is no measurement
+    const int32_t multiprocessors = order.at_once;
+    const int64_t pairs = int64_t{tiles.count} * heads;
+    if (pairs == 0) return {order};
+    const std::vector<int32_t> tile_work = of_each_tile(tiles, work_of);
+    const int64_t sum = heads * std::accumulate(last.begin(), last.end(), std::accumulate(tile_work.begin(), tile_work.end(), int64_t{0}));
+    const int32_t longest = *std::max_element(tile_work.begin(), tile_work.end());
+    // Where others come after them, the last of the plan's thread blocks end long before all is done, unless one takes that long.
+    if (last.empty() ? int64_t{longest} * even_out * multiprocessors < sum : int64_t{longest} * 4 * multiprocessors < 3 * sum) return {order};
+    const auto work_in = [&](const Order& o) {
+        std::vector<int32_t> work(pairs);
+        for (int32_t i = 0; i < pairs; ++i) work[i] = tile_work[find_head_tile(tiles, o, heads, i).tile];
+        return work;
+    };
+    Plan best{order};
+    int64_t best_end = last_end(best, work_in(order), last, heads);
+    const Order all = all_heads(heads, multiprocessors);
+    const std::vector<int32_t> work = work_in(all);
+    const auto consider = [&](const Plan& plan) {
+        const int64_t end = last_end(plan, work, last, heads);
+        if (best_end <= worth_it * end) return;
+        best = plan;
+        best_end = end;
+    };
+    consider({all});
+    if (most == 1) return best;
+    // Pairs that have more to do than so many eighths of what a multiprocessor has on average.
+    for (int32_t eighths : {8, 6, 4, 0}) {
+        const auto above = [&](int32_t visits) { return int64_t{visits} * 8 * multiprocessors > eighths * sum; };
+        const int32_t shared = static_cast<int32_t>(std::partition_point(work.begin(), work.end(), above) - work.begin());
+        if (shared > 0) consider({all, 2, shared});
     }
+    if (multiprocessors >= 2 * most) consider({all, most, static_cast<int32_t>(pairs)});
     return best;
 }
 

@@ -41,18 +41,34 @@ enum class Axis { queries, keys };
 // on that axis have no tiles.
 std::vector<Tiles> cut_into_tiles(const tn_attention_shape& shape, Axis axis, const Cut& cut);
 
+// Numbers tiles sequence by sequence instead, the longest first, for find_tile_of_sequence: whoever works at the same time works on the
+// same sequences.
+void number_by_sequence(Tiles& tiles, Axis axis);
+
 struct Tile {
     Sequence sequence;
     int32_t level, levels;
 };
 
-inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t index) {
-    int32_t low = 0, high = tiles.sequences - 1;  // the last zone that begins at or before index
+// The last sequence whose first_tile is index or less.
+inline __host__ __device__ int32_t find_sequence(const Tiles& tiles, int32_t index) {
+    int32_t low = 0, high = tiles.sequences - 1;
     while (low < high) {
         const int32_t middle = (low + high + 1) / 2;
         if (tiles.sequence[middle].first_tile <= index) low = middle;
         else high = middle - 1;
     }
+    return low;
+}
+
+inline __host__ __device__ Tile find_tile_of_sequence(const Tiles& tiles, Axis axis, int32_t index) {
+    const Sequence& s = tiles.sequence[find_sequence(tiles, index)];
+    const int32_t levels = tiles.cut.tiles(axis == Axis::queries ? s.q_length : s.k_length);
+    return {s, levels - 1 - (index - s.first_tile), levels};
+}
+
+inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t index) {
+    const int32_t low = find_sequence(tiles, index);
     const auto levels = [&](const Sequence& s) { return tiles.cut.tiles(axis == Axis::queries ? s.q_length : s.k_length); };
     const int32_t zone_width = low + 1, within = index - tiles.sequence[low].first_tile;
     const int32_t level = levels(tiles.sequence[low]) - 1 - within / zone_width;
@@ -61,24 +77,53 @@ inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t
 }
 
 // In which order thread blocks take (tile, head) pairs: level by level, but only section_heads heads at a time for a run of
-// section_tiles tiles, so that the keys and values of the heads in work stay in the L2 cache.
+// section_tiles tiles, so that what these heads stream stays in the L2 cache. Or sequence by sequence: see number_by_sequence.
 struct Order {
     int32_t section_heads, section_tiles;
-    int32_t at_once;  // thread blocks, or clusters of them, that run at the same time: one thread block a multiprocessor
+    int32_t at_once;  // thread blocks that run at the same time: one a multiprocessor
+    bool by_sequence = false;
 };
+
+constexpr int64_t cache_share = 32 << 20;  // of the L2 cache, in bytes, that what is streamed may fill
+
+Order all_heads(int32_t heads, int32_t multiprocessors);
 
 // Each of the heads that own the tiles streams head_bytes. A section runs for about one wave of thread blocks.
 Order l2_order(int64_t head_bytes, int32_t heads, int32_t multiprocessors);
 
-// An order, and how many thread blocks of a cluster share the work of one tile.
+// Thread blocks come in clusters. The first `shared` pairs of tile and head have a whole cluster each, whose thread blocks share the
+// work; of the others each thread block has its own.
 struct Plan {
     Order order;
-    int32_t cluster;
+    int32_t cluster = 1, shared = 0;
+    int32_t run = 0;  // see KeyWork::meeting_visit; 0: heads in turn
+
+    int64_t blocks(int64_t pairs) const { return shared * int64_t{cluster} + (pairs - shared + cluster - 1) / cluster * cluster; }
 };
 
-// `plan`, unless multiprocessors would then be idle for so long, while the last thread blocks end, that something else is worth its
-// cost: all heads at once, or larger clusters, up to `most`. work_of: a tile, in visits.
-Plan balanced_plan(const Plan& plan, int32_t most, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of);
+// How many thread blocks may share the work of a pair: 1, or 4 where that is faster. Tests say 2 or 4 that must, and that one in so many
+// pairs is shared.
+struct Sharing {
+    int32_t most = 4, must = 0, one_in = 1;
+};
+
+// What thread block `block` has: a pair, beyond the last one if the last cluster is not full, and which part of its work.
+struct Place {
+    int32_t pair, rank, cluster;
+};
+
+inline __host__ __device__ Place place_of(const Plan& plan, int32_t block) {
+    if (block < plan.shared * plan.cluster) return {block / plan.cluster, block % plan.cluster, plan.cluster};
+    return {block - plan.shared * (plan.cluster - 1), 0, 1};
+}
+
+constexpr int32_t even_out = 8;  // thread blocks a multiprocessor end at about the same time, whatever their plan
+
+// A plan of this order, unless multiprocessors would then be idle for so long, while the last thread blocks end, that something else
+// is worth its cost: all heads at once, clusters of two, of `most`. work_of: a tile, in visits. last: the work, with any one of the heads, of
+// tiles whose thread blocks come after those of the plan.
+Plan balanced_plan(const Order& order, int32_t most, const Tiles& tiles, int32_t heads, const std::function<int32_t(int32_t)>& work_of,
+                   const std::vector<int32_t>& last = {});
 
 // Which thread block takes which (tile, head) pairs, where each takes several: number `block` + i takes the i-th of `count` pairs from
 // number `first` on.

@@ -136,13 +136,21 @@ void DeviceAttention::start(Kernels kernels, cudaStream_t stream) {
         attention_delta(backward, delta, scratch.device(), stream);
         portable_attention_backward_any_order(backward, delta, scratch.device(), shared_bytes, stream);
         attention_round_dq(backward, scratch.device(), true, stream);
-    } else if ((kernels == Kernels::any_order_cluster_1 || kernels == Kernels::any_order_cluster_4) && has_hopper_kernels(shape.head_dim)) {
-        const RowFloats delta = delta_in_dq(backward);
+    } else if (kernels != Kernels::deterministic && kernels != Kernels::any_order && has_hopper_kernels(shape.head_dim)) {
+        const bool alone = kernels == Kernels::deterministic_alone || kernels == Kernels::any_order_alone;
+        const bool fours = kernels == Kernels::deterministic_fours || kernels == Kernels::any_order_fours;
+        const Sharing sharing = alone ? Sharing{1} : fours ? Sharing{4, 4} : Sharing{4, 2, 2};
         hopper_attention_forward(forward, stream);
-        attention_delta(backward, delta, scratch.device(), stream);
-        const Clusters clusters = kernels == Kernels::any_order_cluster_1 ? Clusters{1, 1} : Clusters{4, 4};
-        hopper_attention_backward_any_order(backward, delta, scratch.device(), clusters, stream);
-        attention_round_dq(backward, scratch.device(), false, stream);
+        if (fixed_order(kernels)) {
+            const RowFloats delta{scratch.device(), 1, shape.q_tokens, 1};
+            attention_delta(backward, delta, nullptr, stream);
+            hopper_attention_backward(backward, delta, sharing, stream);
+        } else {
+            const RowFloats delta = delta_in_dq(backward);
+            attention_delta(backward, delta, scratch.device(), stream);
+            hopper_attention_backward_any_order(backward, delta, scratch.device(), sharing, stream);
+            attention_round_dq(backward, scratch.device(), false, stream);
+        }
     } else {
         ok(tn_attention_forward(&forward, stream));
         ok(tn_attention_backward(&backward, stream));

@@ -94,13 +94,19 @@ private:
 };
 
 // What the library chooses where asked for determinism or for any order, and the portable kernels whatever it chooses, those in
-// any order also with the shared memory of sm_80. Hopper's in any order also without clusters, and with the largest.
-enum class Kernels { deterministic, any_order, any_order_cluster_1, any_order_cluster_4, portable, portable_any_order, portable_any_order_sm80 };
-constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::any_order, Kernels::any_order_cluster_1, Kernels::any_order_cluster_4,
-                                   Kernels::portable, Kernels::portable_any_order, Kernels::portable_any_order_sm80};
+// any order also with the shared memory of sm_80. Hopper's also with blocks of keys that no cluster shares, all of which fours share,
+// and half of which pairs share.
+enum class Kernels {
+    deterministic, deterministic_alone, deterministic_fours, deterministic_mixed, any_order, any_order_alone, any_order_fours,
+    any_order_mixed, portable, portable_any_order, portable_any_order_sm80
+};
+constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::deterministic_alone, Kernels::deterministic_fours,
+                                   Kernels::deterministic_mixed, Kernels::any_order, Kernels::any_order_alone, Kernels::any_order_fours,
+                                   Kernels::any_order_mixed, Kernels::portable, Kernels::portable_any_order,
+                                   Kernels::portable_any_order_sm80};
 
 // Whether dq, too, has the same bits in every run.
-inline bool fixed_order(Kernels kernels) { return kernels == Kernels::deterministic || kernels == Kernels::portable; }
+inline bool fixed_order(Kernels kernels) { return kernels <= Kernels::deterministic_mixed || kernels == Kernels::portable; }
 
 struct Case {
     int32_t q_heads, kv_heads, head_dim;

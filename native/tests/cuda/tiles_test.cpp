@@ -97,7 +97,7 @@ TEST("clusters are made where thread blocks are too few or too long, and only th
     const auto plan = [](const std::vector<int32_t>& work, int32_t most) {
         Tiles tiles{};
         tiles.count = static_cast<int32_t>(work.size());
-        return balanced_plan({{2, 1 << 20, 132}, 1}, most, tiles, 2, [&](int32_t tile) { return work[tile]; }).cluster;
+        return balanced_plan({2, 1 << 20, 132}, most, tiles, 2, [&](int32_t tile) { return work[tile]; }).cluster;
     };
     expect(plan(std::vector<int32_t>(16, 112), 4) == 4, "32 thread blocks leave 100 multiprocessors idle");
     expect(plan(std::vector<int32_t>(33, 112), 4) == 2, "66 leave half of them");
@@ -105,4 +105,51 @@ TEST("clusters are made where thread blocks are too few or too long, and only th
     expect(plan(std::vector<int32_t>(16, 112), 1) == 1, "a kernel without clusters");
     expect(plan(std::vector<int32_t>(1000, 112), 4) == 1, "many even out");
     expect(plan(std::vector<int32_t>(8, 0), 4) == 1, "nothing to share");
+}
+
+TEST("tiles numbered by sequence are all there, those of one sequence side by side") {
+    const std::vector<int32_t> lengths{300, 1, 0, 64, 65, 1000, 128};
+    const Batch batch(lengths, 4, 2);
+    Tiles tiles = cut_into_tiles(batch.shape, Axis::keys, {128})[0];
+    number_by_sequence(tiles, Axis::keys);
+    std::map<int32_t, std::vector<int32_t>> levels;  // by the sequence's first token
+    std::vector<int32_t> order;
+    for (int32_t i = 0; i < tiles.count; ++i) {
+        const Tile tile = find_tile_of_sequence(tiles, Axis::keys, i);
+        if (order.empty() || order.back() != tile.sequence.k_begin) order.push_back(tile.sequence.k_begin);
+        expect(tile.levels == (tile.sequence.k_length + 127) / 128, "another sequence's levels");
+        levels[tile.sequence.k_begin].push_back(tile.level);
+    }
+    expect(order.size() == 6 && levels.size() == 6, "sequences come in pieces");
+    expect(tiles.count == 3 + 1 + 1 + 1 + 8 + 1, "tiles are missing");
+    for (const auto& [begin, seen] : levels)
+        for (size_t i = 0; i < seen.size(); ++i) expect(seen[i] == int32_t(seen.size() - 1 - i), "not from the highest level down");
+}
+
+TEST("every pair of tile and head has its thread blocks, whatever the plan") {
+    for (int32_t pairs : {1, 2, 7, 32, 33})
+        for (int32_t cluster : {1, 2, 4})
+            for (int32_t shared = 0; shared <= (cluster == 1 ? 0 : pairs); ++shared) {
+                const Plan plan{{}, cluster, shared};
+                expect(plan.blocks(pairs) % cluster == 0, "the last cluster is not whole");
+                std::map<int32_t, std::vector<int32_t>> ranks;
+                for (int32_t block = 0; block < plan.blocks(pairs); ++block) {
+                    const Place place = place_of(plan, block);
+                    expect(place.cluster == (place.pair < shared ? cluster : 1), "shared by others than planned");
+                    expect(place.pair < pairs || block >= plan.blocks(pairs) - cluster, "a whole cluster has nothing to do");
+                    if (place.cluster > 1) expect(place.rank == block % cluster, "not its rank in the cluster");
+                    ranks[place.pair].push_back(place.rank);
+                }
+                for (int32_t pair = 0; pair < pairs; ++pair)
+                    expect(ranks[pair].size() == size_t(pair < shared ? cluster : 1), "a pair has too few thread blocks, or too many");
+            }
+}
+
+TEST("only what is long is shared") {
+    Tiles tiles{};
+    std::vector<int32_t> work(120, 20);
+    std::fill_n(work.begin(), 10, 100);
+    tiles.count = static_cast<int32_t>(work.size());
+    const Plan plan = balanced_plan({2, 1 << 20, 132}, 4, tiles, 2, [&](int32_t tile) { return work[tile]; });
+    expect(plan.cluster == 2 && plan.shared == 20, "20 of 240 pairs take as long as two and a half multiprocessors have to do");
 }
