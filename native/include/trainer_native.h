@@ -135,7 +135,7 @@ TN_API tn_status tn_attention_forward(const tn_attention_forward_args* args, voi
 
 typedef struct tn_attention_backward_args {
     uint32_t struct_size;
-    int32_t deterministic;       /* 1: the same bits in every run. 0: CUDA may add up dq in any order, which is faster */
+    int32_t deterministic;       /* 1: the same bits in every run. 0: CUDA may add up dq in any order, where that is faster */
     tn_attention_shape shape;
     tn_tensor q_TNH;
     tn_tensor k_TMH;

@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "launch.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <limits>
 
@@ -31,6 +32,27 @@ bool runs_hopper_kernels(const Device& device, const tn_attention_shape& s) {
     const char* forced = std::getenv("TRAINER_KERNELS_ISA");
     if (forced && std::string(forced) == "portable") return false;
     return device.major == 9 && device.minor == 0 && (s.head_dim == 64 || s.head_dim == 128);
+}
+
+// Keys that a query sees on average, but for the mask's ends.
+double keys_seen(const tn_attention_shape& s) {
+    double pairs = 0;
+    for (int32_t i = 0; i < s.sequences; ++i) {
+        const double queries = s.cu_seqlens_q[i + 1] - s.cu_seqlens_q[i], keys = s.cu_seqlens_k[i + 1] - s.cu_seqlens_k[i];
+        const double seen = s.causal ? std::max(0., keys - queries / 2) : keys;
+        pairs += queries * (s.causal && s.window >= 0 ? std::min(seen, s.window + 1.) : seen);
+    }
+    return pairs / std::max<int64_t>(1, s.q_tokens);
+}
+
+// Two products more cost less than a float32 dq that is cleared, added to and rounded, where a query sees few keys; and the portable
+// kernel in any order leaves multiprocessors idle that the deterministic one has queries for. As measured: benchmarks/H200/attention.md.
+bool deterministic_is_faster(const tn_attention_shape& s, const Device& device, bool hopper) {
+    if (hopper) return s.head_dim == 128 && keys_seen(s) <= 512;
+    constexpr int32_t block_keys = 128;
+    int64_t blocks = 0;
+    for (int32_t i = 0; i < s.sequences; ++i) blocks += (s.cu_seqlens_k[i + 1] - s.cu_seqlens_k[i] + block_keys - 1) / block_keys;
+    return blocks * s.kv_heads <= device.multiprocessors;
 }
 
 void backward_in_order(const tn_attention_backward_args& args, bool hopper, cudaStream_t stream) {
@@ -100,7 +122,8 @@ void attention_backward(const tn_attention_backward_args& args, void* stream) {
         require(reinterpret_cast<uintptr_t>(args.scratch) % 16 == 0, "scratch", "must be aligned to 16 bytes on CUDA");
     }
     const bool hopper = runs_hopper_kernels(device, s);
-    if (!args.deterministic && (hopper || portable_attention_backward_any_order_fits(s.head_dim, device.shared_bytes)))
+    const bool any_order_fits = hopper || portable_attention_backward_any_order_fits(s.head_dim, device.shared_bytes);
+    if (!args.deterministic && any_order_fits && !deterministic_is_faster(s, device, hopper))
         backward_in_any_order(args, hopper, device.shared_bytes, static_cast<cudaStream_t>(stream));
     else
         backward_in_order(args, hopper, static_cast<cudaStream_t>(stream));

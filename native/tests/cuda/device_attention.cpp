@@ -139,7 +139,8 @@ void DeviceAttention::start(Kernels kernels, cudaStream_t stream) {
     } else if (kernels != Kernels::deterministic && kernels != Kernels::any_order && has_hopper_kernels(shape.head_dim)) {
         const bool alone = kernels == Kernels::deterministic_alone || kernels == Kernels::any_order_alone;
         const bool fours = kernels == Kernels::deterministic_fours || kernels == Kernels::any_order_fours;
-        const Sharing sharing = alone ? Sharing{1} : fours ? Sharing{4, 4} : Sharing{4, 2, 2};
+        const bool as_is_best = kernels == Kernels::any_order_as_is_best;
+        const Sharing sharing = as_is_best ? Sharing{} : alone ? Sharing{1} : fours ? Sharing{4, 4} : Sharing{4, 2, 2};
         hopper_attention_forward(forward, stream);
         if (fixed_order(kernels)) {
             const RowFloats delta{scratch.device(), 1, shape.q_tokens, 1};

@@ -95,14 +95,14 @@ private:
 
 // What the library chooses where asked for determinism or for any order, and the portable kernels whatever it chooses, those in
 // any order also with the shared memory of sm_80. Hopper's also with blocks of keys that no cluster shares, all of which fours share,
-// and half of which pairs share.
+// half of which pairs share, and that share as is best.
 enum class Kernels {
     deterministic, deterministic_alone, deterministic_fours, deterministic_mixed, any_order, any_order_alone, any_order_fours,
-    any_order_mixed, portable, portable_any_order, portable_any_order_sm80
+    any_order_mixed, any_order_as_is_best, portable, portable_any_order, portable_any_order_sm80
 };
 constexpr Kernels all_kernels[] = {Kernels::deterministic, Kernels::deterministic_alone, Kernels::deterministic_fours,
                                    Kernels::deterministic_mixed, Kernels::any_order, Kernels::any_order_alone, Kernels::any_order_fours,
-                                   Kernels::any_order_mixed, Kernels::portable, Kernels::portable_any_order,
+                                   Kernels::any_order_mixed, Kernels::any_order_as_is_best, Kernels::portable, Kernels::portable_any_order,
                                    Kernels::portable_any_order_sm80};
 
 // Whether dq, too, has the same bits in every run.
