@@ -76,7 +76,10 @@ public sealed record DataConfig
 
     public OverlongPolicy Overlong { get; init; } = OverlongPolicy.Truncate;
 
-    /// <summary>Auto: the model's family decides (Qwen3: qwen3, else qwen2.5).</summary>
+    /// <summary>
+    /// Auto: the model's family decides (Qwen3: qwen3, else qwen2.5), and what its own chat template says to conversations that bring
+    /// no system message.
+    /// </summary>
     public TemplateKind Template { get; init; } = TemplateKind.Auto;
 
     /// <summary>Also trains on system, user and tool turns.</summary>

@@ -143,7 +143,15 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
         await AnswerAsync(context, job);
     }
 
-    private async Task PauseAsync(HttpContext context) => await AnswerAsync(context, await (await FindAsync(context)).Pause());
+    private async Task PauseAsync(HttpContext context)
+    {
+        JobRecord? job = await (await FindAsync(context)).Pause();
+        if (job is { } ended && ended.Status.IsTerminal())
+        {
+            throw new ApiException(StatusCodes.Status409Conflict, $"{ended.Id} is {Spelling.Of(ended.Status)} already, so there is nothing to pause");
+        }
+        await AnswerAsync(context, job);
+    }
 
     private async Task PriorityAsync(HttpContext context)
     {

@@ -152,14 +152,14 @@ public static class Preflight
     {
         foreach (string address in new[] { job.Checkpoint.Store, job.Checkpoint.ResumeFrom }.OfType<string>())
         {
-            ChatTemplate template = ChatTemplate.Create(ChatTemplate.Resolve(job.Data.Template, config.ModelType), ChatOptions.From(job.Data));
+            ChatTemplate template = ChatTemplate.Of(job.Data, JobModel.TokenizerPath(job.Model), config.ModelType);
             string fingerprint = TrainingFingerprint.Of(job, PreparedData.TrainFingerprint(job.Data, job.Seed, tokenizer, template));
             ICheckpointStore store = CheckpointStore.Open(address, patience: s_storePatience);
             IReadOnlyList<CheckpointFinding> findings = new CheckpointReader(store, TimeProvider.System)
                 .VerifyAsync(CancellationToken.None).GetAwaiter().GetResult();
             if (findings.FirstOrDefault(finding => finding.Manifest is { } manifest && manifest.Fingerprint != fingerprint) is { } other)
             {
-                throw CheckpointReader.OfAnotherJob(store, other.Manifest!, job.Name, fingerprint);
+                throw CheckpointReader.OfAnotherJob(store, other.Manifest!, job.Name, fingerprint, job);
             }
 
             if (address == job.Checkpoint.ResumeFrom && !findings.Any(finding => finding.State == CheckpointState.Good))

@@ -175,7 +175,7 @@ public sealed class BadInputTests(ITestOutputHelper output)
     }, expected, []);
 
     /// <summary>The same job with another seed.</summary>
-    private static BadInput OtherCheckpoints(string key) => Bad(_ => { }, "is a checkpoint of job 'tiny-", "fingerprint", "give the job a checkpoint.store of its own") with
+    private static BadInput OtherCheckpoints(string key) => Bad(_ => { }, "is a checkpoint of job 'tiny-", "fingerprint", "with a checkpoint.store of its own") with
     {
         Spoil = async place =>
         {

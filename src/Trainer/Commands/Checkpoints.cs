@@ -49,15 +49,15 @@ internal static class Checkpoints
     private static Command Verify()
     {
         Argument<string> id = Shared.Job();
-        Argument<long?> step = Step("Default: all.");
-        var command = new Command("verify", "Reads checkpoints from their store and compares every file with its length and hash. Exits with 1 when one is damaged.") { id, step };
+        (Argument<long?> step, Option<long?> stepOption) = Step("Default: all.");
+        var command = new Command("verify", "Reads checkpoints from their store and compares every file with its length and hash. Exits with 1 when one is damaged.") { id, step, stepOption };
         command.SetAction(async (options, cancellationToken) =>
         {
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
             (JobId job, ICheckpointStore store) = await OpenAsync(client, options.GetRequiredValue(id), cancellationToken);
             var reader = new CheckpointReader(store, TimeProvider.System);
             IReadOnlyList<long> steps = await reader.StepsAsync(cancellationToken);
-            if (options.GetValue(step) is { } wanted)
+            if ((options.GetValue(step) ?? options.GetValue(stepOption)) is { } wanted)
             {
                 steps = steps.Contains(wanted) ? [wanted] : throw new ConfigException($"{store.Address}: no checkpoint of step {wanted}; there are "
                     + (steps.Count == 0 ? "none" : $"steps {string.Join(", ", steps)}"));
@@ -77,9 +77,9 @@ internal static class Checkpoints
     private static Command Download()
     {
         Argument<string> id = Shared.Job();
-        Argument<long?> step = Step("Default: the newest good one.");
+        (Argument<long?> step, Option<long?> stepOption) = Step("Default: the newest good one.");
         var folder = new Option<string>("--out") { Description = "Where to write; must not exist or be empty.", Required = true, HelpName = "DIR" };
-        var command = new Command("download", "Copies all files of a checkpoint, verified on their way. A job continues from the copy with checkpoint.resume_from.") { id, step, folder };
+        var command = new Command("download", "Copies all files of a checkpoint, verified on their way. A job continues from the copy with checkpoint.resume_from.") { id, step, stepOption, folder };
         command.SetAction(async (options, cancellationToken) =>
         {
             string target = Shared.NewFolder(options.GetRequiredValue(folder));
@@ -87,7 +87,7 @@ internal static class Checkpoints
             (_, ICheckpointStore store) = await OpenAsync(client, options.GetRequiredValue(id), cancellationToken);
             try
             {
-                CheckpointManifest manifest = await CheckpointCopy.WriteAsync(store, options.GetValue(step), target, cancellationToken);
+                CheckpointManifest manifest = await CheckpointCopy.WriteAsync(store, options.GetValue(step) ?? options.GetValue(stepOption), target, cancellationToken);
                 Console.WriteLine($"step {manifest.Step} written to {target} ({manifest.Files.Count} files, {Size(manifest.Files.Sum(file => file.Length))})");
                 return ExitCode.Succeeded;
             }
@@ -100,7 +100,10 @@ internal static class Checkpoints
         return command;
     }
 
-    private static Argument<long?> Step(string description) => new("STEP") { Description = $"Of this step. {description}", Arity = ArgumentArity.ZeroOrOne };
+    /// <summary>Bare, or as export and generate take it.</summary>
+    private static (Argument<long?> Bare, Option<long?> Named) Step(string description) =>
+        (new("STEP") { Description = $"Of this step. {description}", Arity = ArgumentArity.ZeroOrOne },
+        new("--step") { Description = "The same.", HelpName = "N" });
 
     /// <summary>Ranks tell where their store is. A directory is one of the machine that they run on.</summary>
     private static async Task<(JobId Job, ICheckpointStore Store)> OpenAsync(CoordinatorClient client, string job, CancellationToken cancellationToken)

@@ -1,6 +1,8 @@
 using System.Buffers;
 using System.Security.Cryptography;
 using System.Text.Json;
+using Trainer.Contracts;
+using Trainer.Worker.Training;
 
 namespace Trainer.Worker.Checkpoints;
 
@@ -20,8 +22,10 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
     /// <param name="fingerprint">What the checkpoint must have been trained with.</param>
     /// <param name="cancellationToken">Ends the search.</param>
     /// <param name="newest">Newer steps are not looked at.</param>
+    /// <param name="config">The job that asks: what of it differs is then said.</param>
     /// <exception cref="JobInputException">The newest checkpoint belongs to another training.</exception>
-    public async Task<CheckpointManifest?> FindNewestAsync(string job, string fingerprint, CancellationToken cancellationToken, long newest = long.MaxValue)
+    public async Task<CheckpointManifest?> FindNewestAsync(
+        string job, string fingerprint, CancellationToken cancellationToken, long newest = long.MaxValue, JobConfig? config = null)
     {
         foreach (CheckpointFolder folder in (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(folder => folder.Step <= newest))
         {
@@ -29,7 +33,7 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
             {
                 if (manifest.Fingerprint != fingerprint)
                 {
-                    throw OfAnotherJob(store, manifest, job, fingerprint);
+                    throw OfAnotherJob(store, manifest, job, fingerprint, config);
                 }
             }, cancellationToken);
             if (finding is { State: CheckpointState.Good })
@@ -109,11 +113,18 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         return await new ShardStream(stream, file, $"{store.Address}/{file.Path}").ReadAsync(destination, cancellationToken);
     }
 
-    internal static JobInputException OfAnotherJob(ICheckpointStore store, CheckpointManifest manifest, string job, string fingerprint) => new(manifest.Job == job
-        ? $"{store.Address}: the data, the model or the settings of '{job}' have changed since step {manifest.Step} was saved "
-            + $"(fingerprint {manifest.Fingerprint}, now {fingerprint}); put the files back that it names, or submit a new job"
-        : $"{store.Address}: step {manifest.Step} is a checkpoint of job '{manifest.Job}' (fingerprint {manifest.Fingerprint}), "
-        + $"not of '{job}' (fingerprint {fingerprint}); give the job a checkpoint.store of its own, or the data, model, optimizer and seed of '{manifest.Job}'");
+    internal static JobInputException OfAnotherJob(ICheckpointStore store, CheckpointManifest manifest, string job, string fingerprint, JobConfig? config)
+    {
+        IReadOnlyList<string> settings = config is null ? [] : TrainingFingerprint.Differences(manifest.Config, config);
+        string other = settings.Count > 0 ? string.Join(", ", settings)
+            : config is null ? "its data, model or settings are others"
+            : "the settings are the same, but files of the data or the model are not those of then";
+        string fingerprints = $"(fingerprint {manifest.Fingerprint}, now {fingerprint})";
+        return new JobInputException(manifest.Job == job
+            ? $"{store.Address}: '{job}' is no longer the training that step {manifest.Step} was saved of: {other} {fingerprints}; put back what changed, or submit a new job"
+            : $"{store.Address}: step {manifest.Step} is a checkpoint of job '{manifest.Job}', which '{job}' can't go on with: {other} {fingerprints}; train with the same, "
+                + $"or start a new training: with a checkpoint.store of its own, without checkpoint.resume_from, and with the folder of 'trainer export {manifest.Job} --out FOLDER' as model.path to begin from its weights");
+    }
 
     // Null: nothing was uploaded, or the checkpoint went away while we looked (retention of a running job).
     private async Task<CheckpointFinding?> ExamineAsync(CheckpointFolder folder, Action<CheckpointManifest> accept, CancellationToken cancellationToken)
@@ -133,7 +144,7 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         if (folder.IsQuarantined)
         {
             return new CheckpointFinding(folder.Step, CheckpointState.Quarantined,
-                $"{store.Address}: step {folder.Step} is quarantined: {await folder.ReadReasonAsync(store, cancellationToken)}");
+                $"{store.Address}: step {folder.Step} is quarantined: {WithoutPlace(await folder.ReadReasonAsync(store, cancellationToken), folder.Step)}");
         }
 
         CheckpointManifest? manifest = null;
@@ -161,6 +172,14 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         return wrong is null
             ? new CheckpointFinding(folder.Step, CheckpointState.Good, null, manifest)
             : new CheckpointFinding(folder.Step, CheckpointState.Damaged, $"{store.Address}: step {folder.Step} is damaged: {wrong}", manifest);
+    }
+
+    /// <summary>A marker says where it stood; the store may have been moved since.</summary>
+    private static string WithoutPlace(string reason, long step)
+    {
+        string place = $": step {step} is ";
+        int at = reason.IndexOf(place, StringComparison.Ordinal);
+        return at < 0 ? reason : reason[(at + place.Length)..];
     }
 
     private async Task<string?> FindDamageAsync(CheckpointManifest manifest, CancellationToken cancellationToken)

@@ -110,7 +110,7 @@ public sealed class CheckpointWriter : IAsyncDisposable
 
         if (manifest.Fingerprint != _author.Fingerprint)
         {
-            throw CheckpointReader.OfAnotherJob(_store, manifest, _author.Job, _author.Fingerprint);
+            throw CheckpointReader.OfAnotherJob(_store, manifest, _author.Job, _author.Fingerprint, config: null);
         }
 
         return manifest.Attempt <= _author.Attempt

@@ -14,6 +14,9 @@ public sealed record ChatOptions
     /// <summary>System message of conversations that bring none. Null: the template's own default.</summary>
     public string? System { get; init; }
 
+    /// <summary>The default of the model's own template, where it is not the family's; empty when it has none.</summary>
+    public string? ModelSystem { get; init; }
+
     /// <summary>
     /// Recognises special tokens that a message spells out, as Hugging Face does. False: they are ordinary text, so that a
     /// stranger's message cannot end its own turn.
@@ -43,17 +46,51 @@ public abstract class ChatTemplate
 
     public TemplateKind Kind { get; }
 
+    /// <summary>See <see cref="ChatOptions.ModelSystem"/>.</summary>
+    public string? ModelSystem => _options.ModelSystem;
+
+    /// <summary>One line for the log: which template, and what is odd about that.</summary>
+    public string Explanation { get; private init; } = "";
+
     protected virtual bool HasTools => true;
 
     /// <param name="kind">Not <see cref="TemplateKind.Auto"/>: see <see cref="Resolve"/>.</param>
     /// <param name="options">Null: the defaults.</param>
-    public static ChatTemplate Create(TemplateKind kind, ChatOptions? options = null) => kind switch
+    /// <param name="explanation">See <see cref="Explanation"/>.</param>
+    public static ChatTemplate Create(TemplateKind kind, ChatOptions? options = null, string explanation = "") => kind switch
     {
-        TemplateKind.Qwen25 => new Qwen25Template(options ?? new ChatOptions()),
-        TemplateKind.Qwen3 => new Qwen3Template(options ?? new ChatOptions()),
-        TemplateKind.Chatml => new ChatmlTemplate(options ?? new ChatOptions()),
+        TemplateKind.Qwen25 => new Qwen25Template(options ?? new ChatOptions()) { Explanation = explanation },
+        TemplateKind.Qwen3 => new Qwen3Template(options ?? new ChatOptions()) { Explanation = explanation },
+        TemplateKind.Chatml => new ChatmlTemplate(options ?? new ChatOptions()) { Explanation = explanation },
         _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, "Resolve the kind by the model's family first."),
     };
+
+    /// <summary>
+    /// The job's template. With <see cref="TemplateKind.Auto"/> the family's, with the default system message of the model's own
+    /// template, which goes with the trained model: Qwen1.5, Qwen2 and the base models of Qwen2.5 have another than Qwen2.5-Instruct.
+    /// </summary>
+    /// <param name="data">The job's data.</param>
+    /// <param name="tokenizerDirectory">May bring the model's own template.</param>
+    /// <param name="modelType">model_type of config.json.</param>
+    /// <exception cref="JobInputException">tokenizer_config.json is malformed.</exception>
+    public static ChatTemplate Of(DataConfig data, string tokenizerDirectory, string? modelType)
+    {
+        TemplateKind kind = Resolve(data.Template, modelType);
+        JinjaTemplate? own = data.Template == TemplateKind.Auto ? JinjaTemplate.Find(tokenizerDirectory) : null;
+        bool follows = own is { IsChatml: true } && own.HasThoughts == (kind == TemplateKind.Qwen3);
+        string? system = follows && kind == TemplateKind.Qwen25 ? own!.DefaultSystem ?? "" : null;
+        ChatOptions options = ChatOptions.From(data) with { ModelSystem = system == Qwen25Template.DefaultSystem ? null : system };
+        string said = options switch
+        {
+            { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system)",
+            { ModelSystem: "" } => ", without a default system message, as the model's own template",
+            { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own template",
+            _ => "",
+        };
+        string odd = own is null || follows ? "" : $"; warning: the model's own chat template {(own.IsChatml ? own.HasThoughts ? "has thoughts" : "has no thoughts" : "is not ChatML")}, "
+            + "and will frame what the trained model sees elsewhere; set data.template if another fits better";
+        return Create(kind, options, $"chat template: {NameOf(kind)}{said}{odd}");
+    }
 
     /// <summary>Auto by model_type of config.json: qwen3 and its kin have their own template, earlier families share one.</summary>
     public static TemplateKind Resolve(TemplateKind kind, string? modelType) =>
@@ -69,20 +106,19 @@ public abstract class ChatTemplate
             throw new JobInputException("the conversation has no messages; remove it or give it at least a user and an assistant turn");
         }
 
-        string name = Kind.ToString().ToLowerInvariant();
         string[] roles = HasTools ? ["system", "user", "assistant", "tool"] : ["system", "user", "assistant"];
         for (int i = 0; i < conversation.Messages.Count; i++)
         {
             if (!roles.Contains(conversation.Messages[i].Role))
             {
                 throw new JobInputException($"message {i + 1} has the role \"{conversation.Messages[i].Role}\", which template "
-                    + $"{name} does not know; use one of {string.Join(", ", roles)}");
+                    + $"{NameOf(Kind)} does not know; use one of {string.Join(", ", roles)}");
             }
         }
 
         if (!HasTools && (conversation.Tools.Count > 0 || conversation.Messages.Any(message => message.ToolCalls.Count > 0)))
         {
-            throw new JobInputException($"template {name} cannot express tools; use template qwen2.5 or qwen3");
+            throw new JobInputException($"template {NameOf(Kind)} cannot express tools; use template qwen2.5 or qwen3");
         }
     }
 
@@ -132,6 +168,9 @@ public abstract class ChatTemplate
         RequireFrame(tokenizer);
         return tokenizer.Encode(RenderPrompt(conversation, thinking)).Ids;
     }
+
+    /// <summary>As a config writes it.</summary>
+    private static string NameOf(TemplateKind kind) => kind == TemplateKind.Qwen25 ? "qwen2.5" : kind.ToString().ToLowerInvariant();
 
     private static void RequireFrame(Tokenizer tokenizer)
     {

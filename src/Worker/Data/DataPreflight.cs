@@ -57,10 +57,8 @@ public static class DataPreflight
     {
         string directory = config.Model.Tokenizer ?? config.Model.Path
             ?? throw new JobInputException("the job names no tokenizer; set model.tokenizer to a folder that holds tokenizer.json");
-        TemplateKind kind = config.Data.Template == TemplateKind.Auto
-            ? ChatTemplate.Resolve(TemplateKind.Auto, ModelType(config.Model))
-            : config.Data.Template;
-        return new DocumentTokenizer(loaded ?? Tokenizer.Load(directory), ChatTemplate.Create(kind, ChatOptions.From(config.Data)));
+        string? modelType = config.Data.Template == TemplateKind.Auto ? ModelType(config.Model) : null;
+        return new DocumentTokenizer(loaded ?? Tokenizer.Load(directory), ChatTemplate.Of(config.Data, directory, modelType));
     }
 
     /// <summary>Documents that could be read.</summary>

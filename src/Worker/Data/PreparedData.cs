@@ -40,7 +40,7 @@ public sealed class PreparedData : IDisposable
         using FileStream turn = TakeTurn(Path.Combine(cacheDirectory, ".lock"));
         var documents = new DocumentTokenizer(tokenizer, template);
         HeldOutSplit split = Split(data, seed);
-        string fingerprint = Fingerprint(data, data.Train, split, tokenizer, template.Kind);
+        string fingerprint = Fingerprint(data, data.Train, split, tokenizer, template);
         string trainPath = PathOf(cacheDirectory, "train", fingerprint);
         string heldOutPath = PathOf(cacheDirectory, "held-out", fingerprint);
 
@@ -66,7 +66,7 @@ public sealed class PreparedData : IDisposable
         PreparedDataset PrepareEval()
         {
             var none = new HeldOutSplit(seed, 0);
-            string evalFingerprint = Fingerprint(data, data.Eval, none, tokenizer, template.Kind);
+            string evalFingerprint = Fingerprint(data, data.Eval, none, tokenizer, template);
             string evalPath = PathOf(cacheDirectory, "eval", evalFingerprint);
             return PreparedDataset.TryOpen(evalPath, evalFingerprint)
                 ?? Build(data, data.Eval, none, documents, evalFingerprint, evalPath, heldOutPath).Main;
@@ -75,7 +75,7 @@ public sealed class PreparedData : IDisposable
 
     /// <summary>The fingerprint that <see cref="Train"/>'s certificate has or will have; reads the sources, tokenises nothing.</summary>
     public static string TrainFingerprint(DataConfig data, int seed, Tokenizer tokenizer, ChatTemplate template) =>
-        Fingerprint(data, data.Train, Split(data, seed), tokenizer, template.Kind);
+        Fingerprint(data, data.Train, Split(data, seed), tokenizer, template);
 
     public void Dispose()
     {
@@ -156,7 +156,7 @@ public sealed class PreparedData : IDisposable
 
     /// <summary>SHA-256 of everything that decides which tokens the files hold.</summary>
     private static string Fingerprint(
-        DataConfig data, IReadOnlyList<DatasetConfig> datasets, HeldOutSplit split, Tokenizer tokenizer, TemplateKind template)
+        DataConfig data, IReadOnlyList<DatasetConfig> datasets, HeldOutSplit split, Tokenizer tokenizer, ChatTemplate template)
     {
         var text = new StringBuilder();
         void Line(string name, object? value) =>
@@ -165,7 +165,12 @@ public sealed class PreparedData : IDisposable
         Line("format", FormatVersion);
         Line("tokenizer", tokenizer.Fingerprint);
         Line("end_of_text", tokenizer.EndOfText);
-        Line("template", template);
+        Line("template", template.Kind);
+        if (template.ModelSystem is { } system && data.System is null)
+        {
+            Line("model_system", system);
+        }
+
         Line("train_on_prompt", data.TrainOnPrompt);
         Line("mask_history", data.MaskHistory);
         Line("has_system", data.System is not null);

@@ -5,21 +5,30 @@ namespace Trainer.Worker.Data;
 /// <summary>The template of Qwen2.5-Instruct: a default system message, tools, no thoughts.</summary>
 internal sealed class Qwen25Template(ChatOptions options) : ChatTemplate(TemplateKind.Qwen25, options)
 {
-    private const string DefaultSystem = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
+    public const string DefaultSystem = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
 
     private protected override void WriteSystem(SegmentWriter writer, Conversation conversation)
     {
         Message first = conversation.Messages[0];
-        var system = first.Role == "system" ? first : new Message("system", DefaultSystem);
+        string content = first.Role == "system" ? first.Content : ModelSystem ?? DefaultSystem;
+        bool says = first.Role == "system" || content.Length > 0;
         if (conversation.Tools.Count == 0)
         {
-            WritePlainTurn(writer, system);
+            if (says)
+            {
+                WritePlainTurn(writer, new Message("system", content));
+            }
+
             return;
         }
 
         writer.Frame("<|im_start|>system\n");
-        writer.Content(system.Content);
-        writer.Frame("\n\n");
+        if (says)
+        {
+            writer.Content(content);
+            writer.Frame("\n\n");
+        }
+
         WriteTools(writer, conversation.Tools);
     }
 

@@ -24,7 +24,9 @@ public static class TrainedModel
 
         if (best && good.Count > 0 && !good.Any(finding => finding.Best))
         {
-            throw new JobInputException($"{store.Address}: no checkpoint was evaluated, so none is the best; leave --best out to take the newest");
+            int others = findings.Count - good.Count;
+            throw new JobInputException($"{store.Address}: no good checkpoint was evaluated{(others > 0 ? $" ({others} damaged, quarantined or incomplete {(others == 1 ? "one is" : "ones are")} not looked at)" : "")}, "
+                + "so none is the best; leave --best out to take the newest");
         }
 
         CheckpointFinding chosen = good.FirstOrDefault(finding => step is { } wanted ? finding.Step == wanted : !best || finding.Best)

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Trainer.Worker.Export;
 
 namespace Trainer.Worker.Model;
 
@@ -45,7 +46,9 @@ public sealed record QwenConfig
     {
         if (!File.Exists(path))
         {
-            throw new JobInputException($"{path}: no such file; a Hugging Face config.json is expected there");
+            throw new JobInputException(File.Exists(Path.Combine(Path.GetDirectoryName(path) ?? "", PeftAdapter.ConfigFile))
+                ? $"{path}: no such file; the folder holds a LoRA adapter, which is no model by itself: merge it into its base model first, with PEFT's merge_and_unload"
+                : $"{path}: no such file; a Hugging Face config.json is expected there");
         }
 
         try

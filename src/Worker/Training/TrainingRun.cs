@@ -27,6 +27,7 @@ public sealed class TrainingRun : IDisposable
     private readonly JobConfig _job;
     private readonly JobId _id;
     private readonly JobFiles _files;
+    private readonly int _attempt;
     private readonly ICommunicator _ranks;
     private readonly RankReporter _reporter;
     private readonly TimeProvider _time;
@@ -58,6 +59,7 @@ public sealed class TrainingRun : IDisposable
         _job = job;
         _id = id;
         _files = files;
+        _attempt = attempt;
         _ranks = ranks;
         _reporter = reporter;
         _time = time;
@@ -407,6 +409,12 @@ public sealed class TrainingRun : IDisposable
         if (manifest is null)
         {
             _reporter.Log("starting from step 0");
+            if (_attempt > 1)
+            {
+                _reporter.Log($"warning: attempt {_attempt} finds no checkpoint in {store.Address}; if an earlier one committed some on another machine, they stay there: "
+                    + "set checkpoint.store to one that all machines reach");
+            }
+
             return null;
         }
 
@@ -432,7 +440,7 @@ public sealed class TrainingRun : IDisposable
     /// <summary>What rank 0 found: an attempt that was cut off may still commit while the ranks look.</summary>
     private CheckpointManifest? FindNewest(CheckpointReader reader, JobId id, string fingerprint)
     {
-        CheckpointManifest? found = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None));
+        CheckpointManifest? found = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None, config: _job));
         if (_ranks.WorldSize == 1)
         {
             return found;
@@ -443,7 +451,7 @@ public sealed class TrainingRun : IDisposable
         Tensor step = tensor((long[])[own]);
         _ranks.Broadcast(step, root: 0);
         long chosen = step.data<long>().ToArray()[0];
-        return chosen == own ? found : Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None, newest: chosen));
+        return chosen == own ? found : Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None, newest: chosen, config: _job));
     }
 
     /// <summary>

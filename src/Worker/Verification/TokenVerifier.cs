@@ -13,7 +13,7 @@ public static class TokenVerifier
     public static CaseResult Run(string tokenizerDirectory, string tokensFile, TemplateKind template)
     {
         Tokenizer tokenizer = Tokenizer.Load(tokenizerDirectory);
-        ChatTemplate chat = ChatTemplate.Create(Resolve(template, tokenizerDirectory));
+        ChatTemplate chat = Template(template, tokenizerDirectory);
         var parser = new DocumentParser(new DatasetConfig { Path = tokensFile, Format = DatasetFormat.Messages });
         using JsonDocument document = Read(tokensFile);
         var checks = new List<Check>();
@@ -51,19 +51,15 @@ public static class TokenVerifier
         return CaseResult.Of(Path.GetFileName(tokensFile), checks);
     }
 
-    private static TemplateKind Resolve(TemplateKind template, string tokenizerDirectory)
+    private static ChatTemplate Template(TemplateKind template, string tokenizerDirectory)
     {
-        string path = Path.Combine(tokenizerDirectory, "tokenizer_config.json");
-        if (template != TemplateKind.Auto || !File.Exists(path))
+        if (template != TemplateKind.Auto || JinjaTemplate.Find(tokenizerDirectory) is not { } own)
         {
-            return ChatTemplate.Resolve(template, modelType: "qwen3");
+            return ChatTemplate.Create(ChatTemplate.Resolve(template, modelType: "qwen3"));
         }
 
-        using JsonDocument config = Read(path);
-        string jinja = config.RootElement.TryGetProperty("chat_template", out JsonElement text) ? text.ToString() : "";
-        return jinja.Contains("<think>", StringComparison.Ordinal) ? TemplateKind.Qwen3
-            : jinja.Contains("You are Qwen", StringComparison.Ordinal) ? TemplateKind.Qwen25
-            : TemplateKind.Chatml;
+        return own.HasThoughts ? ChatTemplate.Create(TemplateKind.Qwen3)
+            : ChatTemplate.Create(TemplateKind.Qwen25, new ChatOptions { ModelSystem = own.DefaultSystem ?? "" });
     }
 
     /// <summary>What a prompt is made of: everything up to the answer that the chat ends with.</summary>

@@ -1,5 +1,8 @@
 using System.Text;
+using System.Text.Json;
+using Trainer.Contracts;
 using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Training;
 
 namespace Trainer.Worker.Tests.Checkpoints;
 
@@ -190,10 +193,24 @@ public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
     {
         JobInputException error = await Assert.ThrowsAsync<JobInputException>(
             () => new CheckpointReader(Store, TimeProvider.System).FindNewestAsync("mine", "77aa", default));
-        Assert.Contains("job 'demo' (fingerprint 4f1c), not of 'mine' (fingerprint 77aa)", error.Message, StringComparison.Ordinal);
+        Assert.Contains("job 'demo', which 'mine' can't go on with: its data, model or settings are others (fingerprint 4f1c, now 77aa)", error.Message, StringComparison.Ordinal);
         Assert.Contains("checkpoint.store", error.Message, StringComparison.Ordinal);
         Assert.Empty(Directory.GetFiles(_directory.Path, "quarantined*", SearchOption.AllDirectories));
         Assert.Equal(30, (await new CheckpointReader(Store, TimeProvider.System).FindNewestAsync("a copy", Checkpointing.Fingerprint, default))!.Step);
+    }
+
+    [Fact]
+    public void What_differs_between_two_trainings_is_named_and_what_decides_no_number_is_not()
+    {
+        var job = new JobConfig { Name = "a", Model = new ModelConfig { Path = "m" }, Data = new DataConfig { Train = [new DatasetConfig { Path = "d" }] } };
+        JobConfig other = job with { Name = "b", Priority = 3, Training = job.Training with { Threads = 7, ReportEvery = 9 }, Lora = new LoraConfig { Rank = 4 } };
+        JsonElement saved = JsonSerializer.Deserialize<JsonElement>(JobConfigJson.Write(job));
+        IReadOnlyList<string> differences = TrainingFingerprint.Differences(saved, other);
+        Assert.Equal(2, differences.Count);
+        Assert.Contains(differences, difference => difference.StartsWith("training.threads was ", StringComparison.Ordinal) && difference.EndsWith(" and is 7", StringComparison.Ordinal));
+        Assert.Contains(differences, difference => difference.StartsWith("lora was not set and is {", StringComparison.Ordinal));
+        Assert.Empty(TrainingFingerprint.Differences(saved, job));
+        Assert.Empty(TrainingFingerprint.Differences(JsonSerializer.SerializeToElement(3), job));
     }
 
     [Fact]
