@@ -38,7 +38,7 @@ internal static class Export
                 "float16" => ScalarType.Float16,
                 _ => ModelExport.Dtype(model.Model, job),
             };
-            var export = new ModelExport(model.Model, model.TokenizerDirectory, written);
+            var export = new ModelExport(model.Model, model.TokenizerDirectory, written, system: job.Data.System);
             await (model.Model.Lora is null || options.GetValue(merge)
                 ? export.WriteModelAsync(target, cancellationToken)
                 : export.WriteAdapterAsync(target, job.Model.Path, cancellationToken));

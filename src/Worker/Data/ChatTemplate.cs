@@ -76,18 +76,18 @@ public abstract class ChatTemplate
     public static ChatTemplate Of(DataConfig data, string tokenizerDirectory, string? modelType)
     {
         TemplateKind kind = Resolve(data.Template, modelType);
-        JinjaTemplate? own = data.Template == TemplateKind.Auto ? JinjaTemplate.Find(tokenizerDirectory) : null;
-        bool follows = own is { IsChatml: true } && own.HasThoughts == (kind == TemplateKind.Qwen3);
+        JinjaTemplate? own = JinjaTemplate.Find(tokenizerDirectory);
+        bool auto = data.Template == TemplateKind.Auto, follows = auto && own is { IsChatml: true } && own.HasThoughts == (kind == TemplateKind.Qwen3);
         string? system = follows && kind == TemplateKind.Qwen25 ? own!.DefaultSystem ?? "" : null;
         ChatOptions options = ChatOptions.From(data) with { ModelSystem = system == Qwen25Template.DefaultSystem ? null : system };
         string said = options switch
         {
-            { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system)",
+            { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system; the exported chat template {(own?.DefaultSystem is null ? "does not write it, so say it where the model is asked" : "writes it, too")})",
             { ModelSystem: "" } => ", without a default system message, as the model's own template",
             { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own template",
             _ => "",
         };
-        string odd = own is null || follows ? "" : $"; warning: the model's own chat template {(own.IsChatml ? own.HasThoughts ? "has thoughts" : "has no thoughts" : "is not ChatML")}, "
+        string odd = !auto || own is null || follows ? "" : $"; warning: the model's own chat template {(own.IsChatml ? own.HasThoughts ? "has thoughts" : "has no thoughts" : "is not ChatML")}, "
             + "and will frame what the trained model sees elsewhere; set data.template if another fits better";
         return Create(kind, options, $"chat template: {NameOf(kind)}{said}{odd}");
     }

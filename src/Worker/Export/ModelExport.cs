@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Trainer.Contracts;
 using Trainer.Worker.Checkpoints;
+using Trainer.Worker.Data;
 using Trainer.Worker.Model;
 using static TorchSharp.torch;
 
@@ -19,14 +20,17 @@ public sealed class ModelExport
 
     private readonly QwenModel _model;
     private readonly string? _tokenizerDirectory;
+    private readonly string? _system;
     private readonly ScalarType _dtype;
     private readonly Action? _progress;
 
     /// <param name="tokenizerDirectory">Its tokenizer files are copied along.</param>
     /// <param name="dtype">Of the written weights; adapters are always float32.</param>
     /// <param name="progress">Called whenever some bytes were written.</param>
-    public ModelExport(QwenModel model, string? tokenizerDirectory, ScalarType dtype, Action? progress = null)
+    /// <param name="system">The job's data.system: the copied chat template then writes it by default.</param>
+    public ModelExport(QwenModel model, string? tokenizerDirectory, ScalarType dtype, Action? progress = null, string? system = null)
     {
+        _system = system;
         _progress = progress;
         _model = model;
         _tokenizerDirectory = tokenizerDirectory;
@@ -149,6 +153,11 @@ public sealed class ModelExport
             {
                 File.Copy(source, Path.Combine(directory, name));
             }
+        }
+
+        if (_system is not null)
+        {
+            JinjaTemplate.SetDefaultSystem(directory, _system);
         }
     }
 }

@@ -360,7 +360,7 @@ public sealed class TrainingRun : IDisposable
     {
         _faults.Reach("Export", _step);
         string target = _job.Output.Path ?? _files.Model;
-        var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job), _reporter.Tick);
+        var export = new ModelExport(Model, _loaded.TokenizerDirectory, ModelExport.Dtype(Model, _job), _reporter.Tick, _job.Data.System);
         Export(target, folder => Model.Lora is null
             ? export.WriteModelAsync(folder, CancellationToken.None)
             : export.WriteAdapterAsync(folder, _job.Model.Path, CancellationToken.None));

@@ -62,6 +62,27 @@ public sealed class JinjaTemplateTests : IDisposable
         Assert.Null(JinjaTemplate.Find(_directory.Path)!.DefaultSystem);
     }
 
+    [Theory]
+    [InlineData("Answer in French.")]
+    [InlineData("It's \"quoted\" \\ and\nlong.")]
+    public void A_default_system_message_of_the_job_becomes_that_of_the_exported_template(string system)
+    {
+        Write(JsonSerializer.Serialize(new { model_max_length = 7, chat_template = Qwen25 + Helpful }));
+        File.WriteAllText(_directory.File("chat_template.jinja"), Helpful);
+        JinjaTemplate.SetDefaultSystem(_directory.Path, system);
+        string escaped = system.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("'", "\\'", StringComparison.Ordinal).Replace("\"", "\\\"", StringComparison.Ordinal)
+            .Replace("\n", "\\n", StringComparison.Ordinal);
+        using var json = JsonDocument.Parse(File.ReadAllBytes(_directory.File("tokenizer_config.json")));
+        Assert.Equal(Qwen25.Replace(Qwen25Template.DefaultSystem, escaped, StringComparison.Ordinal) + Helpful, json.RootElement.GetProperty("chat_template").GetString());
+        Assert.Equal(7, json.RootElement.GetProperty("model_max_length").GetInt32());
+        Assert.Equal(Helpful.Replace("You are a helpful assistant.", escaped, StringComparison.Ordinal), File.ReadAllText(_directory.File("chat_template.jinja")));
+
+        Write(JsonSerializer.Serialize(new { chat_template = NoDefault }));
+        string before = File.ReadAllText(_directory.File("tokenizer_config.json"));
+        JinjaTemplate.SetDefaultSystem(_directory.Path, system);
+        Assert.Equal(before, File.ReadAllText(_directory.File("tokenizer_config.json")));
+    }
+
     [Fact]
     public void A_broken_file_is_named()
     {
