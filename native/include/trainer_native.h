@@ -135,7 +135,8 @@ TN_API tn_status tn_attention_forward(const tn_attention_forward_args* args, voi
 
 typedef struct tn_attention_backward_args {
     uint32_t struct_size;
-    int32_t deterministic;       /* 1: the same bits in every run. 0: CUDA may add up dq in any order, where that is faster */
+    int32_t deterministic;       /* 1: the same bits in every run of the same call on the same chip. 0: CUDA may add up dq in any order,
+                                    where that is faster */
     tn_attention_shape shape;
     tn_tensor q_TNH;
     tn_tensor k_TMH;
@@ -153,7 +154,8 @@ typedef struct tn_attention_backward_args {
 TN_API tn_status tn_attention_backward(const tn_attention_backward_args* args, void* stream);
 
 /* Writes to *bytes how much scratch tn_attention_backward needs for this shape: of the order k_tokens * N * H floats
- * on the CPU; on CUDA q_tokens * N floats where deterministic, else q_tokens * N * H: dq in float32. */
+ * on the CPU; on CUDA q_tokens * N floats where deterministic, else q_tokens * N * H, for dq in
+ * float32 where it is added up in any order. */
 TN_API tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* shape, int32_t deterministic, int64_t* bytes);
 
 /* ---- RMSNorm ----

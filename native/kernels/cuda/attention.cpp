@@ -39,7 +39,7 @@ double keys_seen(const tn_attention_shape& s) {
     double pairs = 0;
     for (int32_t i = 0; i < s.sequences; ++i) {
         const double queries = s.cu_seqlens_q[i + 1] - s.cu_seqlens_q[i], keys = s.cu_seqlens_k[i + 1] - s.cu_seqlens_k[i];
-        const double seen = s.causal ? std::max(0., keys - queries / 2) : keys;
+        const double seen = !s.causal ? keys : queries <= keys ? keys - queries / 2 : keys * keys / (2 * queries);
         pairs += queries * (s.causal && s.window >= 0 ? std::min(seen, s.window + 1.) : seen);
     }
     return pairs / std::max<int64_t>(1, s.q_tokens);
@@ -52,7 +52,7 @@ bool deterministic_is_faster(const tn_attention_shape& s, const Device& device, 
     constexpr int32_t block_keys = 128;
     int64_t blocks = 0;
     for (int32_t i = 0; i < s.sequences; ++i) blocks += (s.cu_seqlens_k[i + 1] - s.cu_seqlens_k[i] + block_keys - 1) / block_keys;
-    return blocks * s.kv_heads <= device.multiprocessors;
+    return blocks * s.kv_heads < device.multiprocessors;
 }
 
 void backward_in_order(const tn_attention_backward_args& args, bool hopper, cudaStream_t stream) {

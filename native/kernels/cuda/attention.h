@@ -26,7 +26,7 @@ void hopper_attention_forward(const tn_attention_forward_args& args, cudaStream_
 // Deterministic.
 void hopper_attention_backward(const tn_attention_backward_args& args, const RowFloats& delta, const Sharing& sharing,
                                cudaStream_t stream);
-// The same, faster, but dq is added up in any order, in dq_NTH, which was cleared.
+// The same, faster where queries see many keys, but dq is added up in any order, in dq_NTH, which was cleared.
 void hopper_attention_backward_any_order(const tn_attention_backward_args& args, const RowFloats& delta, float* dq_NTH,
                                          const Sharing& sharing, cudaStream_t stream);
 

@@ -55,6 +55,7 @@ struct KeySizes {
     static constexpr int ds_barriers = barriers + KeyBarriers::bytes, bytes = ds_barriers + 32;
     static constexpr int aligned_bytes = bytes + 1024;
     static constexpr int sum_bytes = 2 * 64 * consumers * Dim * 4;  // of dk and dv, float32: see share_sums
+    static_assert(!AnyOrder || sum_bytes <= ds, "other warps may still read ds");
 };
 
 // index: of this thread block's visits; a cluster's thread blocks are side by side, at queries that the L2 cache holds for all of them.

@@ -26,7 +26,7 @@ struct KeyWork {
     }
 
     // Heads in turn, queries upwards.
-    __device__ Visit visit(int index) const {
+    __host__ __device__ Visit visit(int index) const {
         const int blocks = end_block - begin_block;
         return {kv_head * group + index / blocks, begin_block + index % blocks};
     }
@@ -34,9 +34,9 @@ struct KeyWork {
     // All heads of a run of query blocks, run after run, so that whoever works on these heads does so at the same queries: they and
     // their dq come from DRAM once, and what DRAM takes of the chip's power its clock would pay for. Under a causal mask the first
     // thread blocks start together and end one after another, the next start as those end and end together, and so on in turn:
-    // the former come down from the last queries, the latter go up. Within a run each begins elsewhere, since additions to one
+    // the former come down from the last queries, the latter go up. Sequence by sequence, all come down. Within a run each begins elsewhere, since additions to one
     // place of dq wait for each other.
-    __device__ Visit meeting_visit(int index) const {
+    __host__ __device__ Visit meeting_visit(int index) const {
         constexpr int apart = 11;
         const int blocks = end_block - begin_block, runs = (blocks + run - 1) / run, lowest = blocks - (runs - 1) * run;
         int below = 0, within = index;  // whole runs under this one, the lowest not counted, and visits since this one began
@@ -80,7 +80,7 @@ __host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile
 
 // block: of those that own keys.
 template <int Keys, int TileRows, bool MayGoBySequence>
-__device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Plan& plan, const Place& place, int block) {
+__host__ __device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Plan& plan, const Place& place, int block) {
     const HeadTile at = find_head_tile(tiles, plan.order, a.kv_heads, place.pair);
     const Tile tile = MayGoBySequence && plan.order.by_sequence ? find_tile_of_sequence(tiles, Axis::keys, at.tile) : find_tile(tiles, Axis::keys, at.tile);
     KeyWork w = key_work<Keys, TileRows>(a, tile, at.head, place.rank, place.cluster);
@@ -96,8 +96,10 @@ Plan key_plan(const tn_attention_shape& shape, Tiles& tiles, int32_t row_bytes, 
               const std::vector<int32_t>& last = {}) {
     const Order order = l2_order(int64_t{row_bytes} * shape.q_tokens * (shape.q_heads / shape.kv_heads), shape.kv_heads, multiprocessors);
     const int64_t pairs = int64_t{tiles.count} * shape.kv_heads;
-    if (sharing.must > 0) return {order, sharing.must, static_cast<int32_t>(pairs / sharing.one_in)};
-    if (MayGoBySequence && tiles.sequences > 1 && pairs > int64_t{even_out} * multiprocessors) {
+    if (sharing.must > 0) return {in_clusters(order, sharing.must), sharing.must, static_cast<int32_t>(pairs / sharing.one_in)};
+    // Of a sequence all heads are in work: too much of it and the sections of l2_order are better.
+    const int64_t sequence_bytes = int64_t{row_bytes} * (tiles.sequences > 0 ? tiles.sequence[0].q_length : 0) * shape.q_heads;
+    if (MayGoBySequence && tiles.sequences > 1 && pairs > int64_t{even_out} * multiprocessors && sequence_bytes <= 4 * cache_share) {
         number_by_sequence(tiles, Axis::keys);
         Plan plan{all_heads(shape.kv_heads, multiprocessors)};
         plan.order.by_sequence = true;

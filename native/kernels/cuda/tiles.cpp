@@ -75,9 +75,12 @@ int64_t last_end(const Plan& plan, const std::vector<int32_t>& work, const std::
     };
     const size_t shared = plan.shared, cluster = plan.cluster;
     for (size_t i = 0; i < shared; ++i) run(around_shared + (work[i] + plan.cluster - 1) / plan.cluster);
-    // In order of falling work: the first one of a cluster has most.
-    for (size_t i = shared; i < work.size(); i += cluster) run(around + work[i]);
-    for (size_t i = 0; i < last.size() * heads; i += cluster) run(around + last[i / heads]);
+    for (size_t i = shared; i < work.size(); i += cluster)
+        run(around + *std::max_element(work.begin() + i, work.begin() + std::min(i + cluster, work.size())));
+    for (size_t i = 0; i < last.size() * heads; i += cluster) {
+        const size_t end = std::min(i + cluster, last.size() * heads);
+        run(around + *std::max_element(last.begin() + i / heads, last.begin() + (end - 1) / heads + 1));
+    }
     run(0);
     return free_at.rbegin()->first;
 }
@@ -119,13 +122,13 @@ Plan balanced_plan(const Order& order, int32_t most, const Tiles& tiles, int32_t
     };
     consider({all});
     if (most == 1) return best;
-    // Pairs that have more to do than so many eighths of what a multiprocessor has on average.
+    // The first pairs, as long as they have more to do than so many eighths of what a multiprocessor has on average.
     for (int32_t eighths : {8, 6, 4, 0}) {
         const auto above = [&](int32_t visits) { return int64_t{visits} * 8 * multiprocessors > eighths * sum; };
-        const int32_t shared = static_cast<int32_t>(std::partition_point(work.begin(), work.end(), above) - work.begin());
-        if (shared > 0) consider({all, 2, shared});
+        const int32_t shared = static_cast<int32_t>(std::find_if_not(work.begin(), work.end(), above) - work.begin());
+        if (shared > 0) consider({in_clusters(all, 2), 2, shared});
     }
-    if (multiprocessors >= 2 * most) consider({all, most, static_cast<int32_t>(pairs)});
+    if (multiprocessors >= 2 * most) consider({in_clusters(all, most), most, static_cast<int32_t>(pairs)});
     return best;
 }
 

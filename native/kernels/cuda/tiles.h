@@ -4,13 +4,15 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <vector>
 
 namespace trainer::cuda {
 
-// One sequence of the batch, and where the zone begins in which it is the last one that still has tiles.
+// One sequence of the batch, and where the zone begins in which it is the last one that still has tiles; after number_by_sequence,
+// where its own tiles begin.
 struct Sequence {
     int32_t q_begin, q_length, k_begin, k_length;
     int32_t first_tile;
@@ -80,7 +82,7 @@ inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t
 // section_tiles tiles, so that what these heads stream stays in the L2 cache. Or sequence by sequence: see number_by_sequence.
 struct Order {
     int32_t section_heads, section_tiles;
-    int32_t at_once;  // thread blocks that run at the same time: one a multiprocessor
+    int32_t at_once;  // thread blocks that run at the same time: one a multiprocessor, and whole clusters
     bool by_sequence = false;
 };
 
@@ -101,7 +103,7 @@ struct Plan {
     int64_t blocks(int64_t pairs) const { return shared * int64_t{cluster} + (pairs - shared + cluster - 1) / cluster * cluster; }
 };
 
-// How many thread blocks may share the work of a pair: 1, or 4 where that is faster. Tests say 2 or 4 that must, and that one in so many
+// How many thread blocks may share the work of a pair: 1, or 2 or 4 where that is faster. Tests say 2 or 4 that must, and that one in so many
 // pairs is shared.
 struct Sharing {
     int32_t most = 4, must = 0, one_in = 1;
@@ -115,6 +117,12 @@ struct Place {
 inline __host__ __device__ Place place_of(const Plan& plan, int32_t block) {
     if (block < plan.shared * plan.cluster) return {block / plan.cluster, block % plan.cluster, plan.cluster};
     return {block - plan.shared * (plan.cluster - 1), 0, 1};
+}
+
+// The order for clusters of so many. Thread blocks of one cluster must agree in whatever at_once decides.
+inline Order in_clusters(Order order, int32_t cluster) {
+    order.at_once = std::max(cluster, order.at_once / cluster * cluster);
+    return order;
 }
 
 constexpr int32_t even_out = 8;  // thread blocks a multiprocessor end at about the same time, whatever their plan

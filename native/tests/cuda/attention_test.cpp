@@ -64,6 +64,12 @@ TEST("a thread block on the device goes on from tiles with keys to tiles without
     for (bool causal : {false, true}) check_wide({14, 2, 0, q, k, causal});
 }
 
+TEST("so many sequences that blocks of keys go sequence by sequence are all computed") {
+    std::vector<int32_t> lengths;
+    for (int32_t i = 0; i < 70; ++i) lengths.push_back(129 + i % 60);
+    for (int32_t q_heads : {8, 16}) check_wide({q_heads, 8, 0, lengths, lengths, true});
+}
+
 // Tiles without keys are done at once, while what they read may still be on its way to where they leave their output.
 TEST("queries without keys get zeros on the device, however many wait for their turn") {
     for (int32_t dim : {64, 96, 128})
@@ -134,7 +140,7 @@ TEST("the same call on the device leaves the same bits, whatever the outputs hel
 
 TEST("attention captured in a graph replays the same bits") {
     for (int32_t dim : {64, 128})
-        for (Kernels kernels : {Kernels::deterministic, Kernels::any_order}) {
+        for (Kernels kernels : {Kernels::deterministic, Kernels::any_order_as_is_best, Kernels::portable_any_order}) {
             DeviceAttention a({4, 2, dim, {200, 50}, {200, 50}, true});  // two blocks of keys: two terms of dq have one sum
             a.run(kernels);
             const std::vector<uint16_t> eager = a.bits();

@@ -2,10 +2,12 @@
 #include "tiles.h"
 
 #include <algorithm>
+#include <array>
 
 // nvcc has them for device code without a word; this file is not compiled by it.
 using std::max;
 using std::min;
+#include "key_work.cuh"
 #include "query_work.cuh"
 
 using namespace trainer::cuda;
@@ -145,11 +147,56 @@ TEST("every pair of tile and head has its thread blocks, whatever the plan") {
             }
 }
 
+// Ranks of a cluster that disagreed about where visits begin would do some twice and others never.
+TEST("every block of keys gets each of its visits once, whatever the chip and the plan") {
+    size_t by_sequence = 0, descending = 0, ascending = 0, in_clusters = 0;
+    const auto check = [&](const std::vector<int32_t>& lengths, int32_t q_heads, int32_t kv_heads, int32_t multiprocessors, const Sharing& sharing) {
+        Batch batch(lengths, q_heads, kv_heads);
+        batch.shape.head_dim = 128;
+        const Attention a = attention(batch.shape);
+        Tiles tiles = cut_into_tiles(batch.shape, Axis::keys, {128})[0];
+        Plan plan = key_plan<128, 64, true>(batch.shape, tiles, 1024, multiprocessors, sharing);
+        plan.run = meeting_run(batch.shape, tiles, plan.order, 64 * 1024);
+        by_sequence += plan.order.by_sequence;
+        in_clusters += plan.cluster > 1;
+        std::map<std::array<int, 2>, std::map<std::pair<int, int>, int>> seen;  // (first key's token, key head): of each visit
+        std::map<std::array<int, 2>, size_t> visits;
+        const int64_t pairs = int64_t{tiles.count} * kv_heads;
+        for (int32_t block = 0; block < plan.blocks(pairs); ++block) {
+            const Place place = place_of(plan, block);
+            if (place.pair >= pairs) continue;
+            const KeyWork w = key_work<128, 64, true>(a, tiles, plan, place, block);
+            const std::array<int, 2> keys{w.sequence.k_begin + w.first_key, w.kv_head};
+            visits[keys] = w.group * (w.end_block - w.begin_block);
+            (w.descends ? descending : ascending) += w.run > 0;
+            for (int i = 0; i < w.visits(); ++i) {
+                const int index = i * w.cluster + w.rank;
+                const Visit v = w.run > 0 ? w.meeting_visit(index) : w.visit(index);
+                expect(v.head / w.group == w.kv_head && w.begin_block <= v.block && v.block < w.end_block, "a visit elsewhere");
+                ++seen[keys][{v.head, v.block}];
+            }
+        }
+        expect(static_cast<int64_t>(visits.size()) == pairs, "blocks of keys are missing");
+        for (const auto& [keys, expected] : visits) {
+            expect(seen[keys].size() == expected, "visits are missing");
+            for (const auto& [visit, times] : seen[keys]) expect(times == 1, "a visit is made twice");
+        }
+    };
+    for (int32_t multiprocessors : {16, 78, 114, 131, 132})
+        for (auto [q_heads, kv_heads] : {std::pair{28, 4}, {14, 2}, {8, 8}, {5, 1}})
+            for (const Sharing& sharing : {Sharing{}, Sharing{1}, Sharing{4, 4}, Sharing{4, 2, 2}})
+                for (const std::vector<int32_t>& lengths : {std::vector<int32_t>{2048}, {1024}, {4096, 700, 300, 130}, {64}})
+                    check(lengths, q_heads, kv_heads, multiprocessors, sharing);
+    check(std::vector<int32_t>(70, 200), 16, 8, 132, {});
+    check(std::vector<int32_t>(100, 500), 28, 4, 132, {});
+    expect(by_sequence >= 2 && descending > 100 && ascending > 100 && in_clusters > 50, "some plans were never made");
+}
+
 TEST("only what is long is shared") {
     Tiles tiles{};
     std::vector<int32_t> work(120, 20);
     std::fill_n(work.begin(), 10, 100);
     tiles.count = static_cast<int32_t>(work.size());
     const Plan plan = balanced_plan({2, 1 << 20, 132}, 4, tiles, 2, [&](int32_t tile) { return work[tile]; });
-    expect(plan.cluster == 2 && plan.shared == 20, "20 of 240 pairs take as long as two and a half multiprocessors have to do");
+    expect(plan.cluster == 2 && plan.shared == 20, "20 of 240 pairs take twice as long as a multiprocessor has to do");
 }

@@ -87,7 +87,9 @@ internal static class Submit
             }
             else if (job.Status is JobStatus.Succeeded)
             {
-                Console.WriteLine(local.IsRemote ? $"{job.Id}: files are on node {job.Nodes.FirstOrDefault()}" : $"{job.Id}: files are in {job.Directory}");
+                // Rank 0 may have run on another machine, where its home is.
+                bool here = local.FilesOf(job) is { } files && File.Exists(files.Metrics);
+                Console.WriteLine(here ? $"{job.Id}: files are in {job.Directory}" : $"{job.Id}: files are on node {job.Nodes.FirstOrDefault()}");
             }
             return ExitCode.Of(job.Status);
         }
