@@ -57,7 +57,7 @@ internal static class Checkpoints
             (JobId job, ICheckpointStore store) = await OpenAsync(client, options.GetRequiredValue(id), cancellationToken);
             var reader = new CheckpointReader(store, TimeProvider.System);
             IReadOnlyList<long> steps = await reader.StepsAsync(cancellationToken);
-            if ((options.GetValue(step) ?? options.GetValue(stepOption)) is { } wanted)
+            if (OneOf(options.GetValue(step), options.GetValue(stepOption)) is { } wanted)
             {
                 steps = steps.Contains(wanted) ? [wanted] : throw new ConfigException($"{store.Address}: no checkpoint of step {wanted}; there are "
                     + (steps.Count == 0 ? "none" : $"steps {string.Join(", ", steps)}"));
@@ -87,7 +87,7 @@ internal static class Checkpoints
             (_, ICheckpointStore store) = await OpenAsync(client, options.GetRequiredValue(id), cancellationToken);
             try
             {
-                CheckpointManifest manifest = await CheckpointCopy.WriteAsync(store, options.GetValue(step) ?? options.GetValue(stepOption), target, cancellationToken);
+                CheckpointManifest manifest = await CheckpointCopy.WriteAsync(store, OneOf(options.GetValue(step), options.GetValue(stepOption)), target, cancellationToken);
                 Console.WriteLine($"step {manifest.Step} written to {target} ({manifest.Files.Count} files, {Size(manifest.Files.Sum(file => file.Length))})");
                 return ExitCode.Succeeded;
             }
@@ -99,6 +99,9 @@ internal static class Checkpoints
         });
         return command;
     }
+
+    private static long? OneOf(long? bare, long? named) =>
+        bare is null || named is null || bare == named ? bare ?? named : throw new ConfigException($"STEP is {bare} and --step {named}; give one of them");
 
     /// <summary>Bare, or as export and generate take it.</summary>
     private static (Argument<long?> Bare, Option<long?> Named) Step(string description) =>

@@ -21,6 +21,10 @@ internal static class Export
         var command = new Command("export", "Writes a job's model as Hugging Face safetensors (LoRA: a PEFT adapter).") { id, folder, step, best, merge, dtype };
         command.SetAction(async (options, cancellationToken) =>
         {
+            if (options.GetValue(best) && options.GetValue(step) is { } one)
+            {
+                throw new ConfigException($"--best and --step {one} may be two checkpoints; give one of them");
+            }
             string target = Shared.NewFolder(options.GetRequiredValue(folder));
             JobFiles files = await Shared.FilesAsync(options.GetRequiredValue(id), cancellationToken);
             set_num_threads(Environment.ProcessorCount);

@@ -77,7 +77,8 @@ public abstract class ChatTemplate
     {
         TemplateKind kind = Resolve(data.Template, modelType);
         JinjaTemplate? own = JinjaTemplate.Find(tokenizerDirectory);
-        bool auto = data.Template == TemplateKind.Auto, follows = auto && own is { IsChatml: true } && own.HasThoughts == (kind == TemplateKind.Qwen3);
+        bool auto = data.Template == TemplateKind.Auto, follows = auto && own is { IsChatml: true } && own.HasThoughts == (kind == TemplateKind.Qwen3)
+            && (own.DefaultSystem is null ? !own.IsUnclear : kind != TemplateKind.Qwen3);
         string? system = follows && kind == TemplateKind.Qwen25 ? own!.DefaultSystem ?? "" : null;
         ChatOptions options = ChatOptions.From(data) with { ModelSystem = system == Qwen25Template.DefaultSystem ? null : system };
         string said = options switch
@@ -87,7 +88,7 @@ public abstract class ChatTemplate
             { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own template",
             _ => "",
         };
-        string odd = !auto || own is null || follows ? "" : $"; warning: the model's own chat template {(own.IsChatml ? own.HasThoughts ? "has thoughts" : "has no thoughts" : "is not ChatML")}, "
+        string odd = !auto || own is null || follows ? "" : $"; warning: the model's own chat template {Oddity(own, kind)}, "
             + "and will frame what the trained model sees elsewhere; set data.template if another fits better";
         return Create(kind, options, $"chat template: {NameOf(kind)}{said}{odd}");
     }
@@ -168,6 +169,12 @@ public abstract class ChatTemplate
         RequireFrame(tokenizer);
         return tokenizer.Encode(RenderPrompt(conversation, thinking)).Ids;
     }
+
+    private static string Oddity(JinjaTemplate own, TemplateKind kind) =>
+        !own.IsChatml ? "is not ChatML"
+        : own.HasThoughts != (kind == TemplateKind.Qwen3) ? own.HasThoughts ? "has thoughts" : "has no thoughts"
+        : own.DefaultSystem is { } system ? $"has a default system message ({PythonJson.Write(system)})"
+        : "has a system turn that is not understood here";
 
     /// <summary>As a config writes it.</summary>
     private static string NameOf(TemplateKind kind) => kind == TemplateKind.Qwen25 ? "qwen2.5" : kind.ToString().ToLowerInvariant();

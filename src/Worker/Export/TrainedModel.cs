@@ -31,7 +31,7 @@ public static class TrainedModel
 
         CheckpointFinding chosen = good.FirstOrDefault(finding => step is { } wanted ? finding.Step == wanted : !best || finding.Best)
             ?? throw new JobInputException($"{store.Address}: no good checkpoint{(step is null ? "" : $" of step {step}")}; there are "
-                + (good.Count == 0 ? "none yet" : "steps " + string.Join(", ", good.Select(finding => finding.Step))));
+                + (findings.Count > good.Count && good.Count == 0 ? $"only damaged, quarantined or incomplete ones: {string.Join(", ", findings.Select(finding => finding.Step))}" : good.Count == 0 ? "none yet" : "steps " + string.Join(", ", good.Select(finding => finding.Step))));
         JobModel model = JobModel.Load(job, log);
         try
         {

@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using Trainer.Contracts;
+using Trainer.Worker.Data;
 
 namespace Trainer.Worker.Training;
 
@@ -68,7 +69,7 @@ public static class TrainingFingerprint
 
         static JsonElement Json(JobConfig job) => JsonSerializer.Deserialize<JsonElement>(JobConfigJson.Write(Deciding(job)));
         static JsonElement Of(JsonElement element, string name) => element.TryGetProperty(name, out JsonElement value) ? value : s_none;
-        static string Text(JsonElement value) => value.ValueKind is JsonValueKind.Null ? "not set" : value.GetRawText();
+        static string Text(JsonElement value) => value.ValueKind is JsonValueKind.Null ? "not set" : PythonJson.Write(value);
     }
 
     private static JobConfig Deciding(JobConfig job) => job with

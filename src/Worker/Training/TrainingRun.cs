@@ -411,8 +411,10 @@ public sealed class TrainingRun : IDisposable
             _reporter.Log("starting from step 0");
             if (_attempt > 1)
             {
-                _reporter.Log($"warning: attempt {_attempt} finds no checkpoint in {store.Address}; if an earlier one committed some on another machine, they stay there: "
-                    + "set checkpoint.store to one that all machines reach");
+                _reporter.Log(Wait(reader.StepsAsync(CancellationToken.None)).Count > 0
+                    ? $"warning: no checkpoint in {store.Address} is whole; what earlier attempts trained is trained again"
+                    : $"warning: attempt {_attempt} finds no checkpoint in {store.Address}; if an earlier one committed some on another machine, they stay there: "
+                        + "set checkpoint.store to one that all machines reach");
             }
 
             return null;

@@ -36,6 +36,8 @@ public sealed class JinjaTemplateTests : IDisposable
     [InlineData("qwen2", null, "<|im_start|>system\nYou are Qwen", "chat template: qwen2.5")]
     [InlineData("qwen3", Thoughts, "<|im_start|>user", "chat template: qwen3")]
     [InlineData("qwen3", NoDefault, "<|im_start|>user", "warning: the model's own chat template has no thoughts")]
+    [InlineData("qwen3", Thoughts + Helpful, "<|im_start|>user", "warning: the model's own chat template has a default system message")]
+    [InlineData("qwen2", "<|im_start|>system\nRaw.<|im_end|>", "<|im_start|>system\nYou are Qwen", "warning: the model's own chat template has a system turn")]
     public void Without_a_template_of_the_job_conversations_begin_as_with_the_models_own(string modelType, string? own, string beginning, string explanation)
     {
         Write(own is null ? "{}" : JsonSerializer.Serialize(new { chat_template = own }));
@@ -64,23 +66,83 @@ public sealed class JinjaTemplateTests : IDisposable
 
     [Theory]
     [InlineData("Answer in French.")]
-    [InlineData("It's \"quoted\" \\ and\nlong.")]
-    public void A_default_system_message_of_the_job_becomes_that_of_the_exported_template(string system)
+    [InlineData("It's \"quoted\" \\ C:\\new and\nlong, {{ x }} {% raw %}.\r\n")]
+    public void A_default_system_message_of_the_job_becomes_that_of_the_exported_template_and_is_read_back(string system)
     {
-        Write(JsonSerializer.Serialize(new { model_max_length = 7, chat_template = Qwen25 + Helpful }));
+        Write(JsonSerializer.Serialize(new { model_max_length = 7, chat_template = Qwen25 + "{{ '" + Qwen25Template.DefaultSystem + "' }}" + NoDefault }));
+        JinjaTemplate.SetDefaultSystem(_directory.Path, system);
+        JinjaTemplate config = JinjaTemplate.Find(_directory.Path)!;
+        Assert.Equal(system, config.DefaultSystem);
+        Assert.DoesNotContain("You are Qwen", config.Text, StringComparison.Ordinal);
+        Assert.EndsWith(NoDefault, config.Text, StringComparison.Ordinal);
+        Assert.StartsWith($"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user", Render(ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2")), StringComparison.Ordinal);
+        using (var json = JsonDocument.Parse(File.ReadAllBytes(_directory.File("tokenizer_config.json"))))
+        {
+            Assert.Equal(7, json.RootElement.GetProperty("model_max_length").GetInt32());
+        }
+
         File.WriteAllText(_directory.File("chat_template.jinja"), Helpful);
         JinjaTemplate.SetDefaultSystem(_directory.Path, system);
-        string escaped = system.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("'", "\\'", StringComparison.Ordinal).Replace("\"", "\\\"", StringComparison.Ordinal)
-            .Replace("\n", "\\n", StringComparison.Ordinal);
-        using var json = JsonDocument.Parse(File.ReadAllBytes(_directory.File("tokenizer_config.json")));
-        Assert.Equal(Qwen25.Replace(Qwen25Template.DefaultSystem, escaped, StringComparison.Ordinal) + Helpful, json.RootElement.GetProperty("chat_template").GetString());
-        Assert.Equal(7, json.RootElement.GetProperty("model_max_length").GetInt32());
-        Assert.Equal(Helpful.Replace("You are a helpful assistant.", escaped, StringComparison.Ordinal), File.ReadAllText(_directory.File("chat_template.jinja")));
+        Assert.Equal(system, JinjaTemplate.Find(_directory.Path)!.DefaultSystem);
 
-        Write(JsonSerializer.Serialize(new { chat_template = NoDefault }));
-        string before = File.ReadAllText(_directory.File("tokenizer_config.json"));
+        File.WriteAllText(_directory.File("chat_template.jinja"), NoDefault);
         JinjaTemplate.SetDefaultSystem(_directory.Path, system);
-        Assert.Equal(before, File.ReadAllText(_directory.File("tokenizer_config.json")));
+        Assert.Equal(NoDefault, File.ReadAllText(_directory.File("chat_template.jinja")));
+    }
+
+    [Fact]
+    public void Of_named_templates_the_default_one_gets_the_jobs_system_message()
+    {
+        Write(JsonSerializer.Serialize(new { chat_template = new[] { new { name = "default", template = Helpful }, new { name = "other", template = Helpful } } }));
+        JinjaTemplate.SetDefaultSystem(_directory.Path, "Mine.");
+        using var json = JsonDocument.Parse(File.ReadAllBytes(_directory.File("tokenizer_config.json")));
+        Assert.Contains("system\\nMine.<|im_end|>", json.RootElement.GetProperty("chat_template")[0].GetProperty("template").GetString(), StringComparison.Ordinal);
+        Assert.Equal(Helpful, json.RootElement.GetProperty("chat_template")[1].GetProperty("template").GetString());
+    }
+
+    [Theory]
+    [InlineData("{{ \"<|im_start|>system\\nDon't guess.<|im_end|>\\n\" }}", "Don't guess.", false)]
+    [InlineData("{{ '<|im_start|>system\\nDon\\'t guess.\\\\n<|im_end|>' }}", "Don't guess.\\n", false)]
+    [InlineData("{{ '<|im_start|>system\nTwo\nlines.<|im_end|>\n' }}", "Two\nlines.", false)]
+    [InlineData("{# '<|im_start|>system\\nNot a default.<|im_end|>' #}{{ '<|im_start|>user' }}", null, false)]
+    [InlineData("{% if x %}<|im_start|>system\nRaw {{ y }}.<|im_end|>{% endif %}", null, true)]
+    [InlineData("{{ '<|im_start|>system\\nBefore ' + x + '<|im_end|>' }}", null, true)]
+    [InlineData("{# unfinished <|im_start|>system", null, true)]
+    public void Only_what_is_surely_a_default_is_taken_for_one(string text, string? expected, bool unclear)
+    {
+        var template = new JinjaTemplate(text);
+        Assert.Equal(expected, template.DefaultSystem);
+        Assert.Equal(unclear, template.IsUnclear);
+    }
+
+    [Fact]
+    public void A_default_of_one_word_does_not_become_a_role()
+    {
+        const string Text = @"{{ '<|im_start|>system\nassistant<|im_end|>\n' }}{% if role == 'assistant' %}{% endif %}";
+        Assert.Equal(Text.Replace("system\\nassistant", "system\\nMine.", StringComparison.Ordinal), new JinjaTemplate(Text).WithDefaultSystem("Mine."));
+    }
+
+    [Theory]
+    [InlineData("[1, {\"name\": 3}]")]
+    [InlineData("[{\"name\": \"default\", \"template\": 5}]")]
+    [InlineData("{\"a\": 1}")]
+    [InlineData("7")]
+    [InlineData("null")]
+    [InlineData("\"\"")]
+    public void What_is_no_template_counts_as_none(string template)
+    {
+        Write($"{{\"chat_template\": {template}}}");
+        Assert.Null(JinjaTemplate.Find(_directory.Path));
+        JinjaTemplate.SetDefaultSystem(_directory.Path, "Mine.");
+    }
+
+    [Fact]
+    public void A_large_text_full_of_beginnings_is_read_at_once()
+    {
+        var watch = System.Diagnostics.Stopwatch.StartNew();
+        _ = new JinjaTemplate(string.Concat(Enumerable.Repeat("<|im_start|>system\n", 100_000)));
+        _ = new JinjaTemplate(string.Concat(Enumerable.Repeat("'<|im_start|>system\n\" {# ", 100_000)));
+        Assert.True(watch.Elapsed < TimeSpan.FromSeconds(5), $"{watch.Elapsed}");
     }
 
     [Fact]
