@@ -34,8 +34,8 @@ struct KeyWork {
     // All heads of a run of query blocks, run after run, so that whoever works on these heads does so at the same queries: they and
     // their dq come from DRAM once, and what DRAM takes of the chip's power its clock would pay for. Under a causal mask the first
     // thread blocks start together and end one after another, the next start as those end and end together, and so on in turn:
-    // the former come down from the last queries, the latter go up. Sequence by sequence, all come down. Within a run each begins elsewhere, since additions to one
-    // place of dq wait for each other.
+    // the former come down from the last queries, the latter go up. Sequence by sequence, all come down. Within a run each begins
+    // elsewhere, since additions to one place of dq wait for each other.
     __host__ __device__ Visit meeting_visit(int index) const {
         constexpr int apart = 11;
         const int blocks = end_block - begin_block, runs = (blocks + run - 1) / run, lowest = blocks - (runs - 1) * run;
@@ -82,7 +82,8 @@ __host__ __device__ inline KeyWork key_work(const Attention& a, const Tile& tile
 template <int Keys, int TileRows, bool MayGoBySequence>
 __host__ __device__ inline KeyWork key_work(const Attention& a, const Tiles& tiles, const Plan& plan, const Place& place, int block) {
     const HeadTile at = find_head_tile(tiles, plan.order, a.kv_heads, place.pair);
-    const Tile tile = MayGoBySequence && plan.order.by_sequence ? find_tile_of_sequence(tiles, Axis::keys, at.tile) : find_tile(tiles, Axis::keys, at.tile);
+    const Tile tile = MayGoBySequence && plan.order.by_sequence ? find_tile_of_sequence(tiles, Axis::keys, at.tile)
+                                                                : find_tile(tiles, Axis::keys, at.tile);
     KeyWork w = key_work<Keys, TileRows>(a, tile, at.head, place.rank, place.cluster);
     w.run = plan.run;
     w.descends = (MayGoBySequence && plan.order.by_sequence) || block / plan.order.at_once % 2 == 0;

@@ -62,6 +62,11 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         return folders.SelectMany(folder => folder.Files).Select(file => file.Attempt).DefaultIfEmpty().Max();
     }
 
+    /// <summary>Why a job that was started before may have no good checkpoint here.</summary>
+    public async Task<string> WhyNoneAsync(CancellationToken cancellationToken) => (await StepsAsync(cancellationToken)).Count > 0
+        ? $"no checkpoint in {store.Address} is whole; what earlier attempts trained is trained again"
+        : $"{store.Address} has no checkpoint; if an earlier attempt committed some on another machine, they stay there: set checkpoint.store to one that all machines reach";
+
     /// <summary>Every step of the store, newest first, each file read and hashed. Changes nothing.</summary>
     public async Task<IReadOnlyList<CheckpointFinding>> VerifyAsync(CancellationToken cancellationToken)
     {

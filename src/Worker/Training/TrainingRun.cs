@@ -27,7 +27,6 @@ public sealed class TrainingRun : IDisposable
     private readonly JobConfig _job;
     private readonly JobId _id;
     private readonly JobFiles _files;
-    private readonly int _attempt;
     private readonly ICommunicator _ranks;
     private readonly RankReporter _reporter;
     private readonly TimeProvider _time;
@@ -59,7 +58,6 @@ public sealed class TrainingRun : IDisposable
         _job = job;
         _id = id;
         _files = files;
-        _attempt = attempt;
         _ranks = ranks;
         _reporter = reporter;
         _time = time;
@@ -79,7 +77,7 @@ public sealed class TrainingRun : IDisposable
         string fingerprint = TrainingFingerprint.Of(job, _data.Train.Certificate.Fingerprint);
         ICheckpointStore store = CheckpointStore.Open(
             job.Checkpoint.Store ?? files.Checkpoints, time, trouble: problem => reporter.Trouble("checkpoint store", problem));
-        CheckpointManifest? restored = Restore(store, id, fingerprint);
+        CheckpointManifest? restored = Restore(store, id, attempt, fingerprint);
         if (IsLead && restored is null && job.Output.Path is { } output && NewFolder.IsTaken(output))
         {
             // It was empty when the job was submitted.
@@ -394,7 +392,7 @@ public sealed class TrainingRun : IDisposable
     }
 
     /// <returns>What of the job's own store it goes on from.</returns>
-    private CheckpointManifest? Restore(ICheckpointStore store, JobId id, string fingerprint)
+    private CheckpointManifest? Restore(ICheckpointStore store, JobId id, int attempt, string fingerprint)
     {
         var reader = new CheckpointReader(store, _time, finding => _reporter.Log($"warning: {finding.Message}"));
         CheckpointManifest? own = FindNewest(reader, id, fingerprint);
@@ -408,15 +406,7 @@ public sealed class TrainingRun : IDisposable
 
         if (manifest is null)
         {
-            _reporter.Log("starting from step 0");
-            if (_attempt > 1)
-            {
-                _reporter.Log(Wait(reader.StepsAsync(CancellationToken.None)).Count > 0
-                    ? $"warning: no checkpoint in {store.Address} is whole; what earlier attempts trained is trained again"
-                    : $"warning: attempt {_attempt} finds no checkpoint in {store.Address}; if an earlier one committed some on another machine, they stay there: "
-                        + "set checkpoint.store to one that all machines reach");
-            }
-
+            _reporter.Log("starting from step 0" + (attempt > 1 ? $"; warning: {Wait(reader.WhyNoneAsync(CancellationToken.None))}" : ""));
             return null;
         }
 
