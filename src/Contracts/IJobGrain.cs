@@ -15,11 +15,11 @@ public interface IJobGrain : IGrainWithStringKey
     [Alias("get")]
     Task<JobRecord?> Get();
 
-    /// <summary>Ends the job after a last checkpoint; one that has ended stays as it is.</summary>
+    /// <summary>Ends the job after a last checkpoint; one that has ended stays as it is. While a job stops, the last wish holds.</summary>
     [Alias("cancel")]
     Task<JobRecord?> Cancel();
 
-    /// <summary>Goes on with a paused, failed or cancelled job in a new attempt; any other stays as it is.</summary>
+    /// <summary>Goes on with a paused, failed or cancelled job in a new attempt, with one that stops once it has stopped; any other stays as it is.</summary>
     [Alias("resume")]
     Task<JobRecord?> Resume();
 

@@ -43,7 +43,7 @@ public enum StopIntent
     /// <summary>A person wants to go on later.</summary>
     Pause = 1,
 
-    /// <summary>A node is drained: the job goes on elsewhere.</summary>
+    /// <summary>The job goes on: its node is drained, or a person resumed it while it stopped.</summary>
     Requeue = 2,
 }
 

@@ -21,7 +21,7 @@ public enum JobStatus
     /// <summary>Waits between two attempts.</summary>
     Retrying = 4,
 
-    /// <summary>Cancelled by a person; the rank saves a checkpoint and ends.</summary>
+    /// <summary>The ranks save a checkpoint and end; the reason says what the job does then.</summary>
     Stopping = 5,
 
     Succeeded = 10,

@@ -56,6 +56,9 @@ public sealed record RankReport
 
     /// <summary>Global L2 norm of the gradients before clipping.</summary>
     [Id(21)] public double? GradNorm { get; init; }
+
+    /// <summary>Rank 0: which newer checkpoints the attempt refused when it began, why, and from where it goes on; null: none.</summary>
+    [Id(22)] public string? Setback { get; init; }
 }
 
 /// <summary>The answer to a report.</summary>
@@ -113,6 +116,12 @@ public sealed record RankResult
 
     /// <inheritdoc cref="RankReport.EvalLoss"/>
     [Id(8)] public double? EvalLoss { get; init; }
+
+    /// <inheritdoc cref="RankReport.Steps"/>
+    [Id(9)] public int Steps { get; init; }
+
+    /// <inheritdoc cref="RankReport.Setback"/>
+    [Id(10)] public string? Setback { get; init; }
 
     /// <summary>Whole or not at all: a reader never sees half a result.</summary>
     public void Write(string path)

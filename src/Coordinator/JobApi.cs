@@ -35,7 +35,7 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
             .WithMetadata(new Operation("The ranks of a job's newest attempt: where they are, what they do, what they take.") { Roles = users, Answer = ContractsJson.Default.RankList });
         routes.MapPost("/v1/jobs/{job}/cancel", CancelAsync).WithMetadata(OfJob("Ends a job after a last checkpoint."));
         routes.MapPost("/v1/jobs/{job}/pause", PauseAsync).WithMetadata(OfJob("Stops a job after a checkpoint, until it is resumed."));
-        routes.MapPost("/v1/jobs/{job}/resume", ResumeAsync).WithMetadata(OfJob("Goes on with a paused, failed or cancelled job."));
+        routes.MapPost("/v1/jobs/{job}/resume", ResumeAsync).WithMetadata(OfJob("Goes on with a paused, failed or cancelled job, or with one that is stopping once it has stopped."));
         routes.MapPost("/v1/jobs/{job}/priority", PriorityAsync)
             .WithMetadata(OfJob("Sets a job's priority.") with { Request = ContractsJson.Default.PriorityRequest });
 

@@ -34,7 +34,7 @@ public static class JobLifecycle
         (Retrying, RetryDue) => (job with { Status = Queued, RetryAt = null }, []),
 
         (Starting, RanksStarted) => (job with { Status = Running, Reason = null }, []),
-        (_, RankReported reported) => (Report(job, reported.Report), []),
+        (_, RankReported reported) => (Report(job, reported.Report, e.At), []),
         (Starting or Running, HangFound hang) when job.HungAt is null =>
             (Note(job with { HungAt = e.At, Reason = hang.Message }, e.At, $"{hang.Message}; taking the stacks of all ranks"), []),
         (_, NodeFellSilent silent) when job.SilentNode is null =>
@@ -46,30 +46,27 @@ public static class JobLifecycle
         (_, CoordinatorReplaced) => (Note(job, e.At, "the coordinator was started again; the ranks may have gone on"), []),
         (_, TroubleChanged trouble) when job.Trouble != trouble.Trouble => Change(job, trouble),
 
-        (_, RankEnded { Result.Outcome: RankOutcome.Succeeded } ended) => End(Report(job, ended.Result), Succeeded, e.At, null, Describe(ended.Result)),
-        (Stopping, RankEnded ended) => Stopped(Report(job, ended.Result), e.At, Describe(ended.Result)),
+        (_, RankEnded { Result.Outcome: RankOutcome.Succeeded } ended) => End(Report(job, ended.Result, e.At), Succeeded, e.At, null, Describe(ended.Result)),
+        (Stopping, RankEnded ended) => Stopped(Report(job, ended.Result, e.At), e.At, Describe(ended.Result)),
         (Stopping, RankLost lost) => Stopped(job, e.At, lost.Message),
-        (_, RankEnded { Result.Outcome: RankOutcome.Failed } ended) => Fail(Report(job, ended.Result), e.At,
+        (_, RankEnded { Result.Outcome: RankOutcome.Failed } ended) => Fail(Report(job, ended.Result, e.At), e.At,
             ended.Result.FailureClass ?? FailureClass.Unknown, ended.Result.Message ?? "the rank failed without a message", []),
-        (_, RankEnded ended) => Fail(Report(job, ended.Result), e.At, FailureClass.Infrastructure, ended.Result.Message ?? "the rank was interrupted", []),
+        (_, RankEnded ended) => Fail(Report(job, ended.Result, e.At), e.At, FailureClass.Infrastructure, ended.Result.Message ?? "the rank was interrupted", []),
         (_, RankLost lost) => Fail(job, e.At, lost.Class, lost.Message, lost.Nodes.IsDefault ? [] : lost.Nodes),
 
         (Paused or Queued or Retrying, CancelAsked) => End(job, Cancelled, e.At, "cancelled", job.Attempt == 0 ? "cancelled before an attempt ran" : "cancelled between two attempts"),
         (Starting or Running, CancelAsked) => AskToStop(job, e.At, StopIntent.Cancel, "asked to stop"),
-        (Stopping, CancelAsked) when job.StopIntent is not StopIntent.Cancel => (Note(job with { StopIntent = StopIntent.Cancel }, e.At, "cancelled"), []),
+        // While it stops, the last wish holds.
+        (Stopping, CancelAsked) when job.StopIntent is not StopIntent.Cancel => Intend(job, StopIntent.Cancel, e.At, "cancelled"),
+        (Stopping, PauseAsked) when job.StopIntent is not StopIntent.Pause => Intend(job, StopIntent.Pause, e.At, "asked to pause"),
+        (Stopping, ResumeAsked) when job.StopIntent is not StopIntent.Requeue =>
+            Intend(Renew(job), StopIntent.Requeue, e.At, "resumed: goes on once it has stopped"),
         (Queued or Retrying, PauseAsked) => (Note(job with { Status = Paused, Reason = "paused", RetryAt = null }, e.At, "paused"), [new Vacate()]),
         (Starting or Running, PauseAsked) => AskToStop(job, e.At, StopIntent.Pause, "asked to pause"),
         (Starting or Running, NodeDraining draining) => AskToStop(job, e.At, StopIntent.Requeue, $"node {draining.Node} is drained: asked to stop, to go on elsewhere"),
 
-        (Paused or Failed or Cancelled, ResumeAsked) => (Note(job with
-        {
-            Status = Queued,
-            Reason = null,
-            Failures = new FailureCounts(),
-            Avoid = [],
-            EndedAt = null,
-            StopAskedAt = null,
-        }, e.At, "resumed"), []),
+        (Paused or Failed or Cancelled, ResumeAsked) =>
+            (Note(Renew(job) with { Status = Queued, Reason = null, EndedAt = null, StopAskedAt = null }, e.At, "resumed"), []),
 
         (not (Succeeded or Failed or Cancelled), PriorityAsked asked) when asked.Priority != job.Priority =>
             (Note(job with { PrioritySet = asked.Priority }, e.At, $"priority {asked.Priority}"), []),
@@ -101,13 +98,22 @@ public static class JobLifecycle
         string.Join(", ", nodes.GroupBy(node => node).Select(group => group.Count() == 1 ? group.Key : $"{group.Key} ({group.Count()} ranks)"));
 
     private static (JobRecord, ImmutableArray<JobEffect>) AskToStop(JobRecord job, DateTimeOffset now, StopIntent intent, string text) =>
-        (Note(job with { Status = Stopping, StopIntent = intent, StopAskedAt = now, Reason = "stopping after a last checkpoint" }, now, text), []);
+        Intend(job with { Status = Stopping, StopAskedAt = now }, intent, now, text);
+
+    private static (JobRecord, ImmutableArray<JobEffect>) Intend(JobRecord job, StopIntent intent, DateTimeOffset now, string text)
+    {
+        JobRecord next = job with { StopIntent = intent };
+        return (Note(next with { Reason = StandingReason(next) }, now, text), []);
+    }
+
+    /// <summary>A person wants it to go on: what failed before no longer counts.</summary>
+    private static JobRecord Renew(JobRecord job) => job with { Failures = new FailureCounts(), Avoid = [] };
 
     private static (JobRecord, ImmutableArray<JobEffect>) Stopped(JobRecord job, DateTimeOffset now, string detail) => job.StopIntent switch
     {
         StopIntent.Pause => (Note(Close(job, now, $"paused: {detail}") with { Status = Paused, Reason = "paused", StopAskedAt = null }, now, $"paused: {detail}"),
             [new KillRanks(job.Attempt), new Vacate()]),
-        StopIntent.Requeue => (Note(Close(job, now, $"stopped to go on elsewhere: {detail}") with { Status = Queued, Reason = null, StopAskedAt = null }, now, $"stopped to go on elsewhere: {detail}"),
+        StopIntent.Requeue => (Note(Close(job, now, $"stopped, goes on: {detail}") with { Status = Queued, Reason = null, StopAskedAt = null }, now, $"stopped, goes on: {detail}"),
             [new KillRanks(job.Attempt), new Vacate()]),
         _ => End(job, Cancelled, now, "cancelled", detail),
     };
@@ -118,27 +124,45 @@ public static class JobLifecycle
         return (Note(job.SilentNode is null ? next with { Reason = StandingReason(next) } : next, changed.At, changed.Trouble ?? $"over: {job.Trouble}"), []);
     }
 
-    private static string? StandingReason(JobRecord job) => job.Status is Stopping ? "stopping after a last checkpoint" : job.Trouble;
-
-    private static JobRecord Report(JobRecord job, RankReport report) => job with
+    private static string? StandingReason(JobRecord job) => (job.Status, job.StopIntent) switch
     {
-        Status = job.Status is Starting ? Running : job.Status,
-        Reason = job.Status is Starting ? null : job.Reason,
-        Progress = report,
-        LastCheckpointStep = report.LastCheckpointStep ?? job.LastCheckpointStep,
+        (Stopping, StopIntent.Cancel) => "ends after a last checkpoint",
+        (Stopping, StopIntent.Pause) => "pauses after a last checkpoint",
+        (Stopping, _) => "stops after a last checkpoint, then goes on",
+        _ => job.Trouble ?? job.Progress?.Setback,
     };
 
-    /// <summary>The result knows the last step better than the last report does.</summary>
-    private static JobRecord Report(JobRecord job, RankResult result) => job with
+    private static JobRecord Report(JobRecord job, RankReport report, DateTimeOffset now)
     {
-        Progress = (job.Progress ?? new RankReport { Attempt = job.Attempt, Pid = 0 }) with
+        string? setback = report.Setback == job.Progress?.Setback ? null : report.Setback;
+        JobRecord next = job with
         {
-            Step = Math.Max(result.Step, job.Progress?.Step ?? 0),
-            Loss = result.Loss ?? job.Progress?.Loss,
-            EvalLoss = result.EvalLoss ?? job.Progress?.EvalLoss,
-        },
-        LastCheckpointStep = result.LastCheckpointStep ?? job.LastCheckpointStep,
-    };
+            Status = job.Status is Starting ? Running : job.Status,
+            Progress = report,
+            // The newest that was heard of may be one that was refused.
+            LastCheckpointStep = report.LastCheckpointStep ?? (setback is null ? job.LastCheckpointStep : null),
+        };
+        if (job.Status is Starting || (setback is not null && job is { HungAt: null, SilentNode: null }))
+        {
+            next = next with { Reason = StandingReason(next) };
+        }
+        return setback is null ? next : Note(next, now, setback);
+    }
+
+    /// <summary>The result knows better than the last report, and of a short attempt there may be none.</summary>
+    private static JobRecord Report(JobRecord job, RankResult result, DateTimeOffset now)
+    {
+        RankReport last = job.Progress ?? new RankReport { Attempt = job.Attempt, Pid = 0 };
+        return Report(job, last with
+        {
+            Step = Math.Max(result.Step, last.Step),
+            Steps = Math.Max(result.Steps, last.Steps),
+            Loss = result.Loss ?? last.Loss,
+            EvalLoss = result.EvalLoss ?? last.EvalLoss,
+            LastCheckpointStep = result.LastCheckpointStep ?? last.LastCheckpointStep,
+            Setback = result.Setback ?? last.Setback,
+        }, now);
+    }
 
     private static (JobRecord, ImmutableArray<JobEffect>) Fail(
         JobRecord job, DateTimeOffset now, FailureClass kind, string message, ImmutableArray<string> suspects)

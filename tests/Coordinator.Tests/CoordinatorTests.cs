@@ -100,6 +100,24 @@ public sealed class CoordinatorTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_job_that_is_resumed_while_it_pauses_goes_on_once_it_has_stopped()
+    {
+        JobView job = await SubmitAsync();
+        await RunningAsync(job.Id, 1);
+        Assert.Equal((JobStatus.Stopping, "pauses after a last checkpoint"), await StateAsync(Client.PauseAsync("demo")));
+
+        Assert.Equal((JobStatus.Stopping, "stops after a last checkpoint, then goes on"), await StateAsync(Client.ResumeAsync("demo")));
+        await OrderedAsync(job.Id, Report(1, 6), RankOrder.Stop);
+        _home.Do(job.Id, 1, RankOutcome.Cancelled, step: 6);
+        await RunningAsync(job.Id, 2);
+        _home.Do(job.Id, 2, RankOutcome.Succeeded, step: 9);
+
+        Assert.Equal(JobStatus.Succeeded, (await EndedAsync(job.Id)).Status);
+
+        static async Task<(JobStatus, string?)> StateAsync(Task<JobView> asked) => (await asked) is var view ? (view.Status, view.Reason) : default;
+    }
+
+    [Fact]
     public async Task One_job_runs_at_a_time_by_priority_and_each_waiting_one_says_why()
     {
         JobView first = await SubmitAsync("first");

@@ -153,6 +153,67 @@ public sealed class JobLifecycleTests
     }
 
     [Fact]
+    public void While_a_job_stops_the_last_wish_holds()
+    {
+        JobRecord pausing = Apply(Started(), new PauseAsked(s_start)), cancelling = Apply(Started(), new CancelAsked(s_start));
+        Assert.Equal(("pauses after a last checkpoint", "ends after a last checkpoint"), (pausing.Reason, cancelling.Reason));
+        foreach (JobRecord stopping in (JobRecord[])[pausing, cancelling])
+        {
+            JobRecord resumed = Apply(stopping, new ResumeAsked(s_start));
+            Assert.Equal((JobStatus.Stopping, "stops after a last checkpoint, then goes on"), (resumed.Status, resumed.Reason));
+            Assert.Equal("resumed: goes on once it has stopped", resumed.History[^1].Text);
+            Assert.Equal(resumed, Apply(resumed, new ResumeAsked(s_start)));
+            Assert.Equal((JobStatus.Starting, 2), (Apply(Stopped(resumed), Granted()).Status, Apply(Stopped(resumed), Granted()).Attempt));
+
+            Assert.Equal(JobStatus.Paused, Stopped(Apply(resumed, new PauseAsked(s_start))).Status);
+            Assert.Equal(JobStatus.Cancelled, Stopped(Apply(resumed, new CancelAsked(s_start))).Status);
+        }
+        Assert.Equal(JobStatus.Paused, Stopped(Apply(cancelling, new PauseAsked(s_start))).Status);
+        Assert.Equal(JobStatus.Cancelled, Stopped(Apply(pausing, new CancelAsked(s_start))).Status);
+
+        static JobRecord Stopped(JobRecord job) => Apply(job, new RankEnded(s_start, 1, new RankResult { Outcome = RankOutcome.Cancelled, Step = 7 }));
+    }
+
+    [Fact]
+    public void A_resume_while_a_job_stops_gives_the_budgets_back()
+    {
+        JobRecord job = Started();
+        job = Apply(job, new RankLost(s_start, 1, FailureClass.Infrastructure, "killed", ["node"]));
+        job = Apply(Apply(Apply(job, new RetryDue(s_start)), Granted()), new PauseAsked(s_start));
+        Assert.Equal((1, 1), (job.Failures.Infrastructure, job.Avoid.Length));
+
+        job = Apply(job, new ResumeAsked(s_start));
+        Assert.Equal((0, 0), (job.Failures.Infrastructure, job.Avoid.Length));
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Checkpoints_that_an_attempt_refused_are_told_once_and_are_its_reason(bool isReported)
+    {
+        const string Setback = "no use of damaged checkpoints: step 40 (a byte); goes on from step 0";
+        JobRecord job = Apply(Started(), new RankReported(s_start, new RankReport { Attempt = 1, Pid = 1, LastCheckpointStep = 40 }));
+        job = Apply(job, new RankLost(s_start, 1, FailureClass.Infrastructure, "killed"));
+        job = Apply(Apply(job, new RetryDue(s_start)), Granted());
+        for (int step = 1; isReported && step < 3; step++)
+        {
+            job = Apply(job, new RankReported(s_start, new RankReport { Attempt = 2, Pid = 1, Step = step, Setback = Setback }));
+            Assert.Equal((JobStatus.Running, Setback, null), (job.Status, job.Reason, job.LastCheckpointStep));
+        }
+        if (isReported)
+        {
+            JobRecord troubled = Apply(job, new TroubleChanged(s_start, 2, "the disk is full"));
+            Assert.Equal("the disk is full", troubled.Reason);
+            Assert.Equal(Setback, Apply(troubled, new TroubleChanged(s_start, 2, null)).Reason);
+        }
+
+        // An attempt may be over before it has reported.
+        job = Apply(job, new RankEnded(s_start, 2, new RankResult { Outcome = RankOutcome.Succeeded, Step = 3, Steps = 3, Setback = Setback }));
+        Assert.Equal((JobStatus.Succeeded, 3, 3), (job.Status, job.Progress!.Step, job.Progress.Steps));
+        Assert.Single(job.History, entry => entry.Text == Setback);
+    }
+
+    [Fact]
     public void A_silent_node_is_told_once_and_its_answer_too()
     {
         JobRecord job = Started();

@@ -75,7 +75,7 @@ internal sealed record Fault(Func<FaultRun, Task> Strike, int Attempts, params s
         {
             LinuxProcesses.Signal(run.Cluster.PidOf("w1"), LinuxProcesses.Terminate);
             return Task.CompletedTask;
-        }, 2, "is drained", "stopped to go on elsewhere", "attempt 2 starts")
+        }, 2, "is drained", "stopped, goes on", "attempt 2 starts")
         {
             Agents = 4, LosesNoStep = true, Noticed = "node w1 is drained", NoticedWithin = 5,
         },

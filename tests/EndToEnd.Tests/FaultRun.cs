@@ -227,7 +227,7 @@ internal sealed partial class FaultRun(Fault fault, Action<string> say) : IAsync
         job.History.First(entry => entry.Text.Contains(text, StringComparison.Ordinal)).At;
 
     private static bool IsEndOfAttempt(string text) =>
-        text.StartsWith("attempt 1 ended", StringComparison.Ordinal) || text.StartsWith("stopped to go on elsewhere", StringComparison.Ordinal);
+        text.StartsWith("attempt 1 ended", StringComparison.Ordinal) || text.StartsWith("stopped, goes on", StringComparison.Ordinal);
 
     /// <summary>A line of a rank's log that tells a step.</summary>
     private sealed partial record StepLine(DateTimeOffset At, int Step)

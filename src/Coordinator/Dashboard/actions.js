@@ -9,8 +9,8 @@ const kinds = {
     text: "It saves a checkpoint and gives its slots back until it is resumed.", run: job => post(`${jobPath(job.id)}/pause`),
   },
   resume: {
-    label: "Resume", past: "goes on", can: job => job.status === "paused" || job.status === "cancelled",
-    text: "It goes on from its newest good checkpoint once there is room.", run: job => post(`${jobPath(job.id)}/resume`),
+    label: "Resume", past: "goes on", can: job => job.status === "paused" || job.status === "cancelled" || job.status === "stopping",
+    text: "It goes on from its newest good checkpoint once there is room. One that is stopping stops first.", run: job => post(`${jobPath(job.id)}/resume`),
   },
   retry: {
     label: "Retry", past: "tries again", can: job => job.status === "failed",

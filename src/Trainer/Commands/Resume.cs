@@ -9,7 +9,7 @@ internal static class Resume
     {
         Argument<string> id = Shared.Job();
         Option<string> format = Shared.Format();
-        var command = new Command("resume", "Starts a paused job, or goes on with a failed or cancelled one from its newest checkpoint.") { id, format };
+        var command = new Command("resume", "Starts a paused job, or goes on with a failed or cancelled one from its newest checkpoint; one that is stopping once it has stopped.") { id, format };
         command.SetAction(async (options, cancellationToken) =>
         {
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
