@@ -150,25 +150,56 @@ public static class Preflight
     /// <summary>Checkpoints that are there already must be of this very training. Changes nothing in the store.</summary>
     private static bool CheckCheckpoints(JobConfig job, QwenConfig config, Tokenizer tokenizer)
     {
-        foreach (string address in new[] { job.Checkpoint.Store, job.Checkpoint.ResumeFrom }.OfType<string>())
+        ChatTemplate template = ChatTemplate.Of(job.Data, JobModel.TokenizerPath(job.Model), config.ModelType);
+        TrainingFingerprint? fingerprint = null;
+        foreach ((string key, string? given) in new[] { ("checkpoint.store", job.Checkpoint.Store), ("checkpoint.resume_from", job.Checkpoint.ResumeFrom) })
         {
-            ChatTemplate template = ChatTemplate.Of(job.Data, JobModel.TokenizerPath(job.Model), config.ModelType);
-            string fingerprint = TrainingFingerprint.Of(job, PreparedData.TrainFingerprint(job.Data, job.Seed, tokenizer, template));
+            if (given is not { } address)
+            {
+                continue;
+            }
+
+            fingerprint ??= TrainingFingerprint.Of(job, PreparedData.TrainFingerprint(job.Data, job.Seed, tokenizer, template));
             ICheckpointStore store = CheckpointStore.Open(address, patience: s_storePatience);
             IReadOnlyList<CheckpointFinding> findings = new CheckpointReader(store, TimeProvider.System)
                 .VerifyAsync(CancellationToken.None).GetAwaiter().GetResult();
-            if (findings.FirstOrDefault(finding => finding.Manifest is { } manifest && manifest.Fingerprint != fingerprint) is { } other)
+            if (findings.FirstOrDefault(finding => finding.Manifest is { } manifest && manifest.Fingerprint != fingerprint.Hash) is { Manifest: { } other })
             {
-                throw CheckpointReader.OfAnotherJob(store, other.Manifest!, job.Name, fingerprint, job);
+                JobInputException refusal = CheckpointReader.OfAnotherJob(store, other, job.Name, fingerprint.Hash, fingerprint.Differences(other));
+                throw new JobInputException($"{key}: {refusal.Message}", refusal);
             }
 
-            if (address == job.Checkpoint.ResumeFrom && !findings.Any(finding => finding.State == CheckpointState.Good))
+            if (key == "checkpoint.resume_from" && !findings.Any(finding => finding.State == CheckpointState.Good))
             {
-                throw new JobInputException($"checkpoint.resume_from: {address} has no good checkpoint; correct the address, or remove the key to start from step 0");
+                throw new JobInputException($"{key}: {address} has no good checkpoint{Damages(findings)}; {ResumeCure(address)}");
             }
         }
 
         return true;
+    }
+
+    private static string Damages(IReadOnlyList<CheckpointFinding> findings) => findings.Count == 0 ? ""
+        : $" ({string.Join("; ", findings.Take(3).Select(finding => $"step {finding.Step} {(finding.Damage is { } damage ? $"is damaged: {damage}" : "was never committed")}"))})";
+
+    /// <summary>What was likely meant: the folder of one step, a job's folder, or a job.</summary>
+    private static string ResumeCure(string address)
+    {
+        (string above, string last) = address.TrimEnd('/').LastIndexOf('/') is > 0 and int slash ? (address[..slash], address.TrimEnd('/')[(slash + 1)..]) : ("", address);
+        const string orRemove = ", or remove the key to start from step 0";
+        if (CheckpointPath.IsStep(last))
+        {
+            return $"this is the folder of one step: give the store above it, {above}{orRemove}";
+        }
+
+        string within = new JobFiles(address).Checkpoints;
+        if (Directory.Exists(within))
+        {
+            return $"this is a job's folder: give its checkpoints, {within}{orRemove}";
+        }
+
+        return !Directory.Exists(address) && JobId.TryParse(last, out JobId job)
+            ? $"correct the address (if {job} is a job: the last line of \"trainer checkpoints list {job}\" is what to give){orRemove}"
+            : $"correct the address{orRemove}";
     }
 
     private static T? Try<T>(List<string> problems, Func<T> check)

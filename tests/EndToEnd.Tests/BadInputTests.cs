@@ -109,6 +109,23 @@ public sealed class BadInputTests(ITestOutputHelper output)
 
         ["checkpoints of another job as store"] = OtherCheckpoints("checkpoint.store"),
         ["checkpoints of another job to resume from"] = OtherCheckpoints("checkpoint.resume_from"),
+        ["another data file than that of the checkpoints"] = Bad(_ => { }, "checkpoint.resume_from: ", "the file of data.train[0] is another than then") with
+        {
+            Spoil = async place =>
+            {
+                Undisturbed undisturbed = await Undisturbed.OfAsync(Undisturbed.Full);
+                await File.AppendAllLinesAsync(place.PathOf(TinyJob.Dataset), File.ReadLines(place.PathOf(TinyJob.Dataset)).Take(1).ToArray());
+                place.Edit(TinyJob.File, "  keep: 2", $"  keep: 2\n  resume_from: {undisturbed.Files.Checkpoints}");
+            },
+        },
+        ["the folder of one step to resume from"] = Resume("step-00000030", "tiny.yaml:23:16 checkpoint.resume_from: ", "the folder of one step: give the store above it, "),
+        ["a job's folder to resume from"] = Resume("..", "a job's folder: give its checkpoints, "),
+        ["a job's id to resume from"] = Bad(_ => { }, "no good checkpoint", "the last line of \"trainer checkpoints list tiny-abcd\" is what to give") with { Options = ["--set", "checkpoint.resume_from=tiny-abcd"] },
+        ["damaged checkpoints to resume from"] = Bad(place =>
+        {
+            Directory.CreateDirectory(place.PathOf("old/step-00000030"));
+            File.WriteAllText(place.PathOf("old/step-00000030/manifest.json"), "x");
+        }, "no good checkpoint (step 30 is damaged: step-00000030/manifest.json: the manifest is damaged") with { Options = ["--set", "checkpoint.resume_from=old"] },
         ["no checkpoints to resume from"] = Bad(_ => { }, "checkpoint.resume_from", "no good checkpoint", "remove the key") with { Options = ["--set", "checkpoint.resume_from=empty"] },
     };
 
@@ -182,6 +199,16 @@ public sealed class BadInputTests(ITestOutputHelper output)
             Undisturbed undisturbed = await Undisturbed.OfAsync(Undisturbed.Full);
             await File.AppendAllTextAsync(place.PathOf(TinyJob.File), "seed: 7\n");
             place.Edit(TinyJob.File, "  keep: 2", $"  keep: 2\n  {key.Split('.')[1]}: {undisturbed.Files.Checkpoints}");
+        },
+    };
+
+    /// <param name="below">Of the checkpoints of an undisturbed training.</param>
+    private static BadInput Resume(string below, params string[] expected) => Bad(_ => { }, expected) with
+    {
+        Spoil = async place =>
+        {
+            Undisturbed undisturbed = await Undisturbed.OfAsync(Undisturbed.Full);
+            place.Edit(TinyJob.File, "  keep: 2", $"  keep: 2\n  resume_from: {undisturbed.Files.Checkpoints}/{below}");
         },
     };
 

@@ -44,6 +44,43 @@ public sealed class DamagedCheckpointTests
         (await TrainingTrace.ReadAsync(files)).AssertEqual((await Undisturbed.OfAsync(Undisturbed.Long)).Trace);
     }
 
+    [Fact]
+    public async Task When_all_checkpoints_are_damaged_the_job_says_so_and_starts_again()
+    {
+        using var place = new Workplace();
+        JobView job = await place.SubmitAsync(Undisturbed.Long);
+        var files = new JobFiles(job.Directory);
+        await Workplace.StepAsync(files, (2 * TinyJob.CheckpointEvery) + 2);
+        await place.DoAsync("pause", job.Id.Value);
+        while ((await place.StatusAsync(job.Id.Value)).Status is not JobStatus.Paused)
+        {
+        }
+        int[] steps = [.. Directory.EnumerateDirectories(files.Checkpoints, "step-*").Select(Number).Order()];
+        foreach (string step in Directory.EnumerateDirectories(files.Checkpoints, "step-*"))
+        {
+            Apply(Damage.TruncatedShard, step);
+        }
+
+        await place.DoAsync("resume", job.Id.Value);
+        JobView running;
+        do
+        {
+            running = await place.StatusAsync(job.Id.Value);
+        }
+        while (running.Reason?.StartsWith("no use of damaged checkpoints: ", StringComparison.Ordinal) != true && !running.Status.IsTerminal());
+        Assert.Equal(JobStatus.Running, running.Status);
+        job = await place.FinishAsync(job.Id);
+
+        Assert.Equal((JobStatus.Succeeded, 2), (job.Status, job.Attempt));
+        string events = await place.DoAsync("events", job.Id.Value);
+        string told = events.Split('\n').Single(line => line.Contains("no use of damaged checkpoints: ", StringComparison.Ordinal));
+        Assert.All(steps, step => Assert.Contains($"step {step} (step-{step:D8}/attempt-1/rank-0.safetensors has ", told, StringComparison.Ordinal));
+        Assert.EndsWith("; goes on from step 0", told, StringComparison.Ordinal);
+        string listed = await place.DoAsync("checkpoints", "list", job.Id.Value);
+        Assert.Contains("quarantined: step-", listed, StringComparison.Ordinal);
+        Assert.Contains("a job goes on from the newest good one", listed, StringComparison.Ordinal);
+    }
+
     /// <returns>The folder of the bad step.</returns>
     private static string Apply(Damage damage, string newest)
     {

@@ -93,7 +93,7 @@ internal static class Checkpoints
             }
             catch (InvalidDataException error)
             {
-                await Console.Error.WriteLineAsync($"{PlainText.Lines(error.Message)}; \"trainer checkpoints verify\" tells which ones are good");
+                await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
                 return ExitCode.JobFailed;
             }
         });
@@ -135,15 +135,15 @@ internal static class Checkpoints
         CheckpointEntry[] known = [.. (await client.CheckpointsAsync(job.Value, cancellationToken)).Checkpoints.Where(entry => entry.Step == finding.Step)];
         if (known.LastOrDefault(entry => finding.Manifest is null || entry.Attempt == finding.Manifest.Attempt) is { } entry)
         {
-            await client.JudgeCheckpointAsync(job.Value, finding.Step, new CheckpointVerdict { Attempt = entry.Attempt, Damage = good ? null : finding.Message }, cancellationToken);
+            await client.JudgeCheckpointAsync(job.Value, finding.Step, new CheckpointVerdict { Attempt = entry.Attempt, Damage = finding.Damage }, cancellationToken);
         }
     }
 
-    private static void Print(string? store, IEnumerable<CheckpointEntry> entries)
+    private static void Print(string? store, CheckpointEntry[] listed)
     {
         var table = new Table { Border = TableBorder.None };
         table.AddColumns("STEP", "ATTEMPT", "SIZE", "AGE", "EVAL LOSS", "STATE");
-        foreach (CheckpointEntry entry in entries)
+        foreach (CheckpointEntry entry in listed)
         {
             string[] cells = [
                 entry.Step.ToString(CultureInfo.InvariantCulture),
@@ -162,6 +162,10 @@ internal static class Checkpoints
         }
         AnsiConsole.Write(table);
         Console.WriteLine($"in {PlainText.OneLine(store ?? "")}");
+        if (listed.Any(entry => entry.Status is CheckpointStatus.Quarantined))
+        {
+            Console.WriteLine("Quarantined ones are damaged and not used: a job goes on from the newest good one. \"trainer checkpoints verify\" says how to use one again.");
+        }
     }
 
     private static string Size(long bytes) => bytes switch

@@ -3,6 +3,8 @@ namespace Trainer.Worker.Checkpoints;
 /// <summary>Copies one checkpoint of a store into a folder, which is then a store itself. Every file is verified on its way.</summary>
 public static class CheckpointCopy
 {
+    private const string WhichAreGood = "; \"trainer checkpoints verify\" tells which ones are good";
+
     /// <param name="step">Null: the newest that is not quarantined.</param>
     /// <param name="folder">Must not exist, or be empty; it is there whole or not at all.</param>
     /// <exception cref="JobInputException">There is no such checkpoint, or the folder is not empty.</exception>
@@ -17,7 +19,7 @@ public static class CheckpointCopy
                 WrittenContent written = await CopyAsync(file, Path.Combine(temporary, file.Path));
                 if (written != new WrittenContent(file.Length, file.Sha256))
                 {
-                    throw new InvalidDataException($"{store.Address}: step {manifest.Step} is damaged: {file.Path} has other content than was written");
+                    throw new InvalidDataException($"{store.Address}: step {manifest.Step} is damaged: {file.Path} has other content than was written{WhichAreGood}");
                 }
             }
 
@@ -43,7 +45,7 @@ public static class CheckpointCopy
                 // A manifest goes before its files do.
                 throw await chosen.ReadManifestAsync(store, cancellationToken) is null
                     ? (Exception)Gone(store, chosen)
-                    : new InvalidDataException($"{store.Address}: step {manifest.Step} is damaged: {file.Path} is missing");
+                    : new InvalidDataException($"{store.Address}: step {manifest.Step} is damaged: {file.Path} is missing{WhichAreGood}");
             }
         }
     }
@@ -56,10 +58,11 @@ public static class CheckpointCopy
         CheckpointFolder[] committed = [.. (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(found => found.HasManifest)];
         CheckpointFolder chosen = committed.FirstOrDefault(found => step is { } wanted ? found.Step == wanted : !found.IsQuarantined)
             ?? throw new JobInputException($"{store.Address}: no {(step is null ? "good " : "")}checkpoint{(step is null ? "" : $" of step {step}")}; there are "
-                + (committed.Length == 0 ? "none yet" : "steps " + string.Join(", ", committed.Select(found => found.Step))));
+                + (committed.Length == 0 ? "none yet" : "steps " + string.Join(", ", committed.Select(found => found.IsQuarantined ? $"{found.Step} (quarantined)" : $"{found.Step}"))));
         if (chosen.IsQuarantined)
         {
-            throw new InvalidDataException($"{store.Address}: step {chosen.Step} is quarantined: {await chosen.ReadReasonAsync(store, cancellationToken)}");
+            throw new InvalidDataException($"{store.Address}: step {chosen.Step} is quarantined, because it is damaged: "
+                + $"{await chosen.ReadReasonAsync(store, cancellationToken)}; {CheckpointReader.CureOf(chosen)}");
         }
 
         return (chosen, await chosen.ReadManifestAsync(store, cancellationToken) ?? throw Gone(store, chosen));

@@ -73,18 +73,26 @@ internal sealed class CheckpointFolder
         }
     }
 
-    /// <summary>Why it is quarantined, as the marker says.</summary>
+    /// <summary>What is damaged, as the quarantine marker says.</summary>
     public async Task<string> ReadReasonAsync(ICheckpointStore store, CancellationToken cancellationToken)
     {
         try
         {
             byte[] json = await store.ReadAllAsync(QuarantinePath, cancellationToken);
-            return JsonSerializer.Deserialize(json, CheckpointJson.Default.QuarantineMarker)?.Reason ?? "no reason given";
+            return WithoutPlace(JsonSerializer.Deserialize(json, CheckpointJson.Default.QuarantineMarker)?.Reason ?? "no reason given");
         }
         catch (JsonException)
         {
             return $"{QuarantinePath} is not readable either";
         }
+    }
+
+    /// <summary>Markers of earlier builds say where the store was, too.</summary>
+    private string WithoutPlace(string reason)
+    {
+        string place = $": step {Step} is damaged: ";
+        int at = reason.IndexOf(place, StringComparison.Ordinal);
+        return at < 0 ? reason : reason[(at + place.Length)..];
     }
 
     private void Add(StoredFile file, CheckpointPathParts parts)

@@ -11,7 +11,10 @@ namespace Trainer.Worker.Checkpoints;
 /// </summary>
 public sealed record CheckpointManifest
 {
-    public const int CurrentFormat = 1;
+    public const int CurrentFormat = 2;
+
+    /// <summary>Without <see cref="Inputs"/>.</summary>
+    private const int OldestFormat = 1;
 
     public int FormatVersion { get; init; } = CurrentFormat;
 
@@ -46,6 +49,10 @@ public sealed record CheckpointManifest
 
     /// <summary>The job's configuration, resolved.</summary>
     public required JsonElement Config { get; init; }
+
+    /// <summary>A hash of each file that decides the training, by what it is to the job: tells which one is another. Null in older ones.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyDictionary<string, string>? Inputs { get; init; }
 
     /// <summary>The shard of a rank.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The checkpoint has fewer ranks.</exception>
@@ -104,9 +111,9 @@ public sealed record CheckpointManifest
     private static void RequireKnownFormat(byte[] json)
     {
         using JsonDocument document = JsonDocument.Parse(json);
-        if (document.RootElement.GetProperty("format_version").GetInt32() is var version and not CurrentFormat)
+        if (document.RootElement.GetProperty("format_version").GetInt32() is var version and (< OldestFormat or > CurrentFormat))
         {
-            throw new JobInputException($"the checkpoint has format {version}, this program reads format {CurrentFormat}; update the program");
+            throw new JobInputException($"the checkpoint has format {version}, this program reads up to format {CurrentFormat}; update the program");
         }
     }
 

@@ -16,6 +16,9 @@ internal static partial class CheckpointPath
 
     public static string Step(long step) => string.Create(CultureInfo.InvariantCulture, $"step-{step:D8}");
 
+    /// <summary>Whether a folder of this name holds one step.</summary>
+    public static bool IsStep(string name) => name.StartsWith(AllSteps, StringComparison.Ordinal) && name[AllSteps.Length..].All(char.IsAsciiDigit);
+
     public static string File(long step, int attempt, string name) => $"{Step(step)}/attempt-{attempt}/{name}";
 
     /// <summary>Written by an attempt before it trains: whoever has a lower number must stop.</summary>

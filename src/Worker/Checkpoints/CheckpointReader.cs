@@ -1,8 +1,6 @@
 using System.Buffers;
 using System.Security.Cryptography;
 using System.Text.Json;
-using Trainer.Contracts;
-using Trainer.Worker.Training;
 
 namespace Trainer.Worker.Checkpoints;
 
@@ -14,6 +12,9 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
 {
     private const int Chunk = 1 << 20;
 
+    /// <summary>Digits of a hash that a person is shown.</summary>
+    private const int HashShown = 12;
+
     /// <summary>
     /// The newest checkpoint whose every file is as it was written; null when there is none. A damaged newer one is marked as
     /// quarantined and reported, one that was never committed is reported.
@@ -22,10 +23,11 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
     /// <param name="fingerprint">What the checkpoint must have been trained with.</param>
     /// <param name="cancellationToken">Ends the search.</param>
     /// <param name="newest">Newer steps are not looked at.</param>
-    /// <param name="config">The job that asks: what of it differs is then said.</param>
+    /// <param name="differences">What of the training that a manifest is of is not as it is in this one, as sentences.</param>
     /// <exception cref="JobInputException">The newest checkpoint belongs to another training.</exception>
     public async Task<CheckpointManifest?> FindNewestAsync(
-        string job, string fingerprint, CancellationToken cancellationToken, long newest = long.MaxValue, JobConfig? config = null)
+        string job, string fingerprint, CancellationToken cancellationToken, long newest = long.MaxValue,
+        Func<CheckpointManifest, IReadOnlyList<string>>? differences = null)
     {
         foreach (CheckpointFolder folder in (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(folder => folder.Step <= newest))
         {
@@ -33,7 +35,7 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
             {
                 if (manifest.Fingerprint != fingerprint)
                 {
-                    throw OfAnotherJob(store, manifest, job, fingerprint, config);
+                    throw OfAnotherJob(store, manifest, job, fingerprint, differences?.Invoke(manifest) ?? []);
                 }
             }, cancellationToken);
             if (finding is { State: CheckpointState.Good })
@@ -118,12 +120,10 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
         return await new ShardStream(stream, file, $"{store.Address}/{file.Path}").ReadAsync(destination, cancellationToken);
     }
 
-    internal static JobInputException OfAnotherJob(ICheckpointStore store, CheckpointManifest manifest, string job, string fingerprint, JobConfig? config)
+    internal static JobInputException OfAnotherJob(
+        ICheckpointStore store, CheckpointManifest manifest, string job, string fingerprint, IReadOnlyList<string> differences)
     {
-        IReadOnlyList<string> settings = config is null ? [] : TrainingFingerprint.Differences(manifest.Config, config);
-        string other = settings.Count > 0 ? string.Join(", ", settings)
-            : config is null ? "its data, model or settings are others"
-            : "the settings are the same, but files of the data or the model are not those of then";
+        string other = differences.Count > 0 ? string.Join(", ", differences) : "its data, model or settings are others";
         string fingerprints = $"(fingerprint {manifest.Fingerprint}, now {fingerprint})";
         return new JobInputException(manifest.Job == job
             ? $"{store.Address}: '{job}' is no longer the training that step {manifest.Step} was saved of: {other} {fingerprints}; put back what changed, or submit a new job"
@@ -148,8 +148,8 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
 
         if (folder.IsQuarantined)
         {
-            return new CheckpointFinding(folder.Step, CheckpointState.Quarantined,
-                $"{store.Address}: step {folder.Step} is quarantined: {WithoutPlace(await folder.ReadReasonAsync(store, cancellationToken), folder.Step)}");
+            string damage = await folder.ReadReasonAsync(store, cancellationToken);
+            return new CheckpointFinding(folder.Step, CheckpointState.Quarantined, QuarantinedMessage(folder, damage), Damage: damage);
         }
 
         CheckpointManifest? manifest = null;
@@ -176,15 +176,7 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
 
         return wrong is null
             ? new CheckpointFinding(folder.Step, CheckpointState.Good, null, manifest)
-            : new CheckpointFinding(folder.Step, CheckpointState.Damaged, $"{store.Address}: step {folder.Step} is damaged: {wrong}", manifest);
-    }
-
-    /// <summary>A marker says where it stood; the store may have been moved since.</summary>
-    private static string WithoutPlace(string reason, long step)
-    {
-        string place = $": step {step} is ";
-        int at = reason.IndexOf(place, StringComparison.Ordinal);
-        return at < 0 ? reason : reason[(at + place.Length)..];
+            : new CheckpointFinding(folder.Step, CheckpointState.Damaged, $"{store.Address}: step {folder.Step} is damaged: {wrong}", manifest, Damage: wrong);
     }
 
     private async Task<string?> FindDamageAsync(CheckpointManifest manifest, CancellationToken cancellationToken)
@@ -202,7 +194,7 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
 
                 if (sha256 != file.Sha256)
                 {
-                    return $"{file.Path} has other content than was written (SHA-256 {sha256} instead of {file.Sha256})";
+                    return $"{file.Path} has other content than was written (SHA-256 {sha256[..HashShown]}... instead of {file.Sha256[..HashShown]}...)";
                 }
             }
             catch (FileNotFoundException)
@@ -231,9 +223,16 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
 
     private async Task<CheckpointFinding> QuarantineAsync(CheckpointFolder folder, CheckpointFinding finding, CancellationToken cancellationToken)
     {
-        QuarantineMarker marker = new(folder.Step, finding.Message!, time.GetUtcNow());
+        QuarantineMarker marker = new(folder.Step, finding.Damage!, time.GetUtcNow());
         byte[] json = JsonSerializer.SerializeToUtf8Bytes(marker, CheckpointJson.Default.QuarantineMarker);
         await store.TryCreateAsync(folder.QuarantinePath, json, cancellationToken);
-        return finding with { State = CheckpointState.Quarantined, Message = $"{finding.Message}; quarantined" };
+        return finding with { State = CheckpointState.Quarantined, Message = QuarantinedMessage(folder, finding.Damage!) };
     }
+
+    private string QuarantinedMessage(CheckpointFolder folder, string damage) =>
+        $"{store.Address}: step {folder.Step} is quarantined, because it is damaged: {damage}; {CureOf(folder)}";
+
+    /// <summary>What a person can do about a quarantined checkpoint.</summary>
+    internal static string CureOf(CheckpointFolder folder) =>
+        $"it is not used; to use it again, put the file back from a copy, remove {folder.QuarantinePath} and run \"trainer checkpoints verify\"";
 }

@@ -53,6 +53,9 @@ public sealed record CheckpointAuthor
     public IReadOnlyDictionary<string, string> Libraries { get; init; } = new Dictionary<string, string>();
 
     public required JsonElement Config { get; init; }
+
+    /// <inheritdoc cref="CheckpointManifest.Inputs"/>
+    public IReadOnlyDictionary<string, string>? Inputs { get; init; }
 }
 
 /// <summary>Moments of a save at which tests interfere. Retention: a manifest is deleted, its files not yet.</summary>

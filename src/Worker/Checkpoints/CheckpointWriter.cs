@@ -110,7 +110,7 @@ public sealed class CheckpointWriter : IAsyncDisposable
 
         if (manifest.Fingerprint != _author.Fingerprint)
         {
-            throw CheckpointReader.OfAnotherJob(_store, manifest, _author.Job, _author.Fingerprint, config: null);
+            throw CheckpointReader.OfAnotherJob(_store, manifest, _author.Job, _author.Fingerprint, []);
         }
 
         return manifest.Attempt <= _author.Attempt
@@ -180,6 +180,7 @@ public sealed class CheckpointWriter : IAsyncDisposable
         Files = files,
         Libraries = _author.Libraries,
         Config = _author.Config,
+        Inputs = _author.Inputs,
     };
 
     private async Task CommitAsync(CheckpointManifest manifest, CancellationToken cancellationToken)

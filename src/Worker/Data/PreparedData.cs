@@ -16,11 +16,15 @@ public sealed class PreparedData : IDisposable
     /// <summary>EWOULDBLOCK of flock.</summary>
     private const int Locked = 11;
 
-    private PreparedData(PreparedDataset train, PreparedDataset? eval)
+    private PreparedData(DataFingerprint fingerprint, PreparedDataset train, PreparedDataset? eval)
     {
+        TrainedOn = fingerprint;
         Train = train;
         Eval = eval;
     }
+
+    /// <summary>What <see cref="Train"/> was made of.</summary>
+    public DataFingerprint TrainedOn { get; }
 
     public PreparedDataset Train { get; }
 
@@ -40,7 +44,8 @@ public sealed class PreparedData : IDisposable
         using FileStream turn = TakeTurn(Path.Combine(cacheDirectory, ".lock"));
         var documents = new DocumentTokenizer(tokenizer, template);
         HeldOutSplit split = Split(data, seed);
-        string fingerprint = Fingerprint(data, data.Train, split, tokenizer, template);
+        DataFingerprint made = Fingerprint(data, data.Train, split, tokenizer, template);
+        string fingerprint = made.Hash;
         string trainPath = PathOf(cacheDirectory, "train", fingerprint);
         string heldOutPath = PathOf(cacheDirectory, "held-out", fingerprint);
 
@@ -55,7 +60,7 @@ public sealed class PreparedData : IDisposable
 
         try
         {
-            return new PreparedData(train, data.Eval.Count > 0 ? PrepareEval() : eval);
+            return new PreparedData(made, train, data.Eval.Count > 0 ? PrepareEval() : eval);
         }
         catch
         {
@@ -66,15 +71,15 @@ public sealed class PreparedData : IDisposable
         PreparedDataset PrepareEval()
         {
             var none = new HeldOutSplit(seed, 0);
-            string evalFingerprint = Fingerprint(data, data.Eval, none, tokenizer, template);
+            string evalFingerprint = Fingerprint(data, data.Eval, none, tokenizer, template).Hash;
             string evalPath = PathOf(cacheDirectory, "eval", evalFingerprint);
             return PreparedDataset.TryOpen(evalPath, evalFingerprint)
                 ?? Build(data, data.Eval, none, documents, evalFingerprint, evalPath, heldOutPath).Main;
         }
     }
 
-    /// <summary>The fingerprint that <see cref="Train"/>'s certificate has or will have; reads the sources, tokenises nothing.</summary>
-    public static string TrainFingerprint(DataConfig data, int seed, Tokenizer tokenizer, ChatTemplate template) =>
+    /// <summary>What <see cref="TrainedOn"/> is or will be; reads the sources, tokenises nothing.</summary>
+    public static DataFingerprint TrainFingerprint(DataConfig data, int seed, Tokenizer tokenizer, ChatTemplate template) =>
         Fingerprint(data, data.Train, Split(data, seed), tokenizer, template);
 
     public void Dispose()
@@ -154,10 +159,10 @@ public sealed class PreparedData : IDisposable
     private static string PathOf(string directory, string name, string fingerprint) =>
         Path.Combine(directory, $"{name}-{fingerprint[..16]}.tokens");
 
-    /// <summary>SHA-256 of everything that decides which tokens the files hold.</summary>
-    private static string Fingerprint(
+    private static DataFingerprint Fingerprint(
         DataConfig data, IReadOnlyList<DatasetConfig> datasets, HeldOutSplit split, Tokenizer tokenizer, ChatTemplate template)
     {
+        var inputs = new Dictionary<string, string>();
         var text = new StringBuilder();
         void Line(string name, object? value) =>
             text.Append(name).Append('=').Append(PythonJson.Write(Convert.ToString(value, CultureInfo.InvariantCulture) ?? "")).Append('\n');
@@ -166,22 +171,33 @@ public sealed class PreparedData : IDisposable
         Line("tokenizer", tokenizer.Fingerprint);
         Line("end_of_text", tokenizer.EndOfText);
         Line("template", template.Kind);
+        inputs["the tokenizer"] = tokenizer.Fingerprint;
         if (template.ModelSystem is { } system && data.System is null)
         {
             Line("model_system", system);
+            inputs["the default system message of the model's chat template"] = system;
         }
 
         Line("train_on_prompt", data.TrainOnPrompt);
         Line("mask_history", data.MaskHistory);
         Line("has_system", data.System is not null);
         Line("system", data.System);
+        if (data.System is "")
+        {
+            // Earlier builds wrote an empty system message for it.
+            Line("silent", true);
+        }
+
         Line("max_length", data.MaxLength);
         Line("overlong", data.Overlong);
         Line("eval_fraction", split.Fraction);
         Line("seed", split.Fraction > 0 ? split.Seed : 0);
-        foreach (DatasetConfig dataset in datasets)
+        for (int i = 0; i < datasets.Count; i++)
         {
-            Line("source", HashOf(dataset.Path));
+            DatasetConfig dataset = datasets[i];
+            string hash = HashOf(dataset.Path);
+            inputs[$"the file of data.train[{i.ToString(CultureInfo.InvariantCulture)}]"] = hash;
+            Line("source", hash);
             Line("source_format", dataset.Format);
             Line("limit", dataset.Limit);
             foreach ((string ours, string theirs) in dataset.Mapping.OrderBy(entry => entry.Key, StringComparer.Ordinal))
@@ -190,7 +206,7 @@ public sealed class PreparedData : IDisposable
             }
         }
 
-        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
+        return new DataFingerprint(Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString()))), inputs);
     }
 
     private static string HashOf(string path)

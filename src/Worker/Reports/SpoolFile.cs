@@ -85,7 +85,7 @@ public sealed class SpoolFile(SafeFileHandle handle) : IDisposable
         }
         catch (IOException error)
         {
-            Volatile.Write(ref _problem, error.Message);
+            Volatile.Write(ref _problem, FullDisk.Tell(error));
             return (int)(RandomAccess.GetLength(handle) - before);
         }
     }

@@ -4,6 +4,7 @@ using Trainer.Worker.Agent;
 using Trainer.Worker.Checkpoints;
 using Trainer.Worker.Distributed;
 using Trainer.Worker.Model;
+using Trainer.Worker.Reports;
 using TorchSharp;
 
 namespace Trainer.Worker.Training;
@@ -123,7 +124,7 @@ public sealed class RankProcess : IDisposable
         catch (Exception e) when (e is IOException or StoreException or UnauthorizedAccessException)
         {
             Console.Error.WriteLine(e);
-            return Result(RankOutcome.Failed, FailureClass.Infrastructure, e.Message);
+            return Result(RankOutcome.Failed, FailureClass.Infrastructure, FullDisk.Tell(e));
         }
         catch (Exception e) when (e is not AttemptReplacedException)
         {
@@ -144,10 +145,12 @@ public sealed class RankProcess : IDisposable
         FailureClass = failure,
         Message = message,
         Step = _reporter.Report.Step,
+        Steps = _reporter.Report.Steps,
         Loss = _reporter.Report.Loss,
         EvalLoss = _reporter.Report.EvalLoss,
         LastCheckpointStep = LastCommitted,
         Checkpoints = _run?.Checkpoints,
+        Setback = _reporter.Report.Setback,
     };
 
     /// <summary>The first result is the cause: while a process exits, its training may yet fail for want of its peers.</summary>

@@ -24,6 +24,9 @@ public sealed class TrainingRun : IDisposable
     /// <summary>A checkpoint that is due waits so long for the one before.</summary>
     private static readonly TimeSpan s_saveWait = TimeSpan.FromSeconds(3);
 
+    /// <summary>Damaged checkpoints that one sentence names.</summary>
+    private const int MostNamed = 3;
+
     private readonly JobConfig _job;
     private readonly JobId _id;
     private readonly JobFiles _files;
@@ -74,7 +77,7 @@ public sealed class TrainingRun : IDisposable
             _data.Train, _order, checked(job.Training.GradientAccumulation * ranks.WorldSize), job.Training.BatchTokens, job.Training.BatchDocuments);
         _optimizer = new AdamW(Model.TrainedTensors(), job.Optimizer);
 
-        string fingerprint = TrainingFingerprint.Of(job, _data.Train.Certificate.Fingerprint);
+        TrainingFingerprint fingerprint = TrainingFingerprint.Of(job, _data.TrainedOn);
         ICheckpointStore store = CheckpointStore.Open(
             job.Checkpoint.Store ?? files.Checkpoints, time, trouble: problem => reporter.Trouble("checkpoint store", problem));
         CheckpointManifest? restored = Restore(store, id, attempt, fingerprint);
@@ -95,7 +98,7 @@ public sealed class TrainingRun : IDisposable
 
         _report = new RunReport(files, reporter, time, _step, _steps);
         _use = new MachineUse(Model);
-        _inventory = Wait(CheckpointInventory.ReadAsync(store, fingerprint, restored, time.GetUtcNow(), CancellationToken.None));
+        _inventory = Wait(CheckpointInventory.ReadAsync(store, fingerprint.Hash, restored, time.GetUtcNow(), CancellationToken.None));
         _checkpoints = new CheckpointWriter(store, Author(id, WritingAttempt(store, attempt), fingerprint), new CheckpointWriterOptions
         {
             Keep = job.Checkpoint.Keep,
@@ -392,16 +395,24 @@ public sealed class TrainingRun : IDisposable
     }
 
     /// <returns>What of the job's own store it goes on from.</returns>
-    private CheckpointManifest? Restore(ICheckpointStore store, JobId id, int attempt, string fingerprint)
+    private CheckpointManifest? Restore(ICheckpointStore store, JobId id, int attempt, TrainingFingerprint fingerprint)
     {
-        var reader = new CheckpointReader(store, _time, finding => _reporter.Log($"warning: {finding.Message}"));
+        var refused = new SortedDictionary<long, string>(Comparer<long>.Create((one, other) => other.CompareTo(one)));
+        CheckpointReader reader = Reader(store);
         CheckpointManifest? own = FindNewest(reader, id, fingerprint);
         CheckpointManifest? manifest = own;
         if (manifest is null && _job.Checkpoint.ResumeFrom is { } source)
         {
-            reader = new CheckpointReader(CheckpointStore.Open(source, _time), _time, finding => _reporter.Log($"warning: {finding.Message}"));
+            reader = Reader(CheckpointStore.Open(source, _time));
             manifest = FindNewest(reader, id, fingerprint)
                 ?? throw new JobInputException($"checkpoint.resume_from: {source} has no good checkpoint; correct the address, or remove the key to start from step 0");
+        }
+
+        if (refused.Count > 0)
+        {
+            string setback = $"no use of damaged checkpoints: {string.Join("; ", refused.Take(MostNamed).Select(each => $"step {each.Key} ({each.Value})"))}"
+                + $"{(refused.Count > MostNamed ? $"; and {refused.Count - MostNamed} more" : "")}; goes on from step {manifest?.Step ?? 0}";
+            _reporter.Update(report => report with { Setback = setback });
         }
 
         if (manifest is null)
@@ -427,12 +438,21 @@ public sealed class TrainingRun : IDisposable
 
         _reporter.Log($"continuing from the checkpoint of step {manifest.Step}, written by attempt {manifest.Attempt}");
         return own;
+
+        CheckpointReader Reader(ICheckpointStore source) => new(source, _time, finding =>
+        {
+            _reporter.Log($"warning: {finding.Message}");
+            if (finding is { State: CheckpointState.Quarantined, Damage: { } damage })
+            {
+                refused[finding.Step] = damage;
+            }
+        });
     }
 
     /// <summary>What rank 0 found: an attempt that was cut off may still commit while the ranks look.</summary>
-    private CheckpointManifest? FindNewest(CheckpointReader reader, JobId id, string fingerprint)
+    private CheckpointManifest? FindNewest(CheckpointReader reader, JobId id, TrainingFingerprint fingerprint)
     {
-        CheckpointManifest? found = Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None, config: _job));
+        CheckpointManifest? found = Wait(reader.FindNewestAsync(id.Value, fingerprint.Hash, CancellationToken.None, differences: fingerprint.Differences));
         if (_ranks.WorldSize == 1)
         {
             return found;
@@ -443,7 +463,7 @@ public sealed class TrainingRun : IDisposable
         Tensor step = tensor((long[])[own]);
         _ranks.Broadcast(step, root: 0);
         long chosen = step.data<long>().ToArray()[0];
-        return chosen == own ? found : Wait(reader.FindNewestAsync(id.Value, fingerprint, CancellationToken.None, newest: chosen, config: _job));
+        return chosen == own ? found : Wait(reader.FindNewestAsync(id.Value, fingerprint.Hash, CancellationToken.None, newest: chosen, differences: fingerprint.Differences));
     }
 
     /// <summary>
@@ -473,10 +493,11 @@ public sealed class TrainingRun : IDisposable
     private int WritingAttempt(ICheckpointStore store, int attempt) =>
         Math.Max(attempt, Wait(new CheckpointReader(store, _time).NewestAttemptAsync(CancellationToken.None)) + 1);
 
-    private CheckpointAuthor Author(JobId id, int attempt, string fingerprint) => new()
+    private CheckpointAuthor Author(JobId id, int attempt, TrainingFingerprint fingerprint) => new()
     {
         Job = id.Value,
-        Fingerprint = fingerprint,
+        Fingerprint = fingerprint.Hash,
+        Inputs = fingerprint.Inputs,
         Attempt = attempt,
         Seed = _job.Seed,
         Libraries = new Dictionary<string, string>

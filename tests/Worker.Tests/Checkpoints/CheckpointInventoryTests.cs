@@ -127,7 +127,10 @@ public sealed class CheckpointInventoryTests : IDisposable
 
         await new CheckpointReader(Store, TimeProvider.System).JudgeAsync(20, default);
         damaged = await Assert.ThrowsAsync<InvalidDataException>(() => CheckpointCopy.WriteAsync(Store, 20, Path.Combine(copies, "bad"), default));
-        Assert.Contains("is quarantined", damaged.Message, StringComparison.Ordinal);
+        Assert.Contains("is quarantined, because it is damaged: step-00000020/attempt-1/history.jsonl has other content", damaged.Message, StringComparison.Ordinal);
+        none = await Assert.ThrowsAsync<JobInputException>(() => CheckpointCopy.WriteAsync(Store, 40, Path.Combine(copies, "bad"), default));
+        Assert.Contains("there are steps 30, 20 (quarantined), 10", none.Message, StringComparison.Ordinal);
+        Assert.StartsWith("step-00000020/attempt-1/history.jsonl has other content", (await ReadAsync()).Report.Held.Single(held => held.Step == 20).Quarantined, StringComparison.Ordinal);
         Assert.Equal([target], Directory.GetFileSystemEntries(copies));
         Directory.Delete(copies, recursive: true);
     }

@@ -2,7 +2,6 @@ using System.Text;
 using System.Text.Json;
 using Trainer.Contracts;
 using Trainer.Worker.Checkpoints;
-using Trainer.Worker.Training;
 
 namespace Trainer.Worker.Tests.Checkpoints;
 
@@ -171,6 +170,32 @@ public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
     }
 
     [Fact]
+    public async Task A_quarantined_checkpoint_is_told_with_its_damage_and_the_cure_which_works()
+    {
+        byte[] whole = File.ReadAllBytes(_directory.File(Shard));
+        Flip(Shard);
+        var reader = new CheckpointReader(Store, TimeProvider.System);
+        CheckpointFinding first = (await reader.JudgeAsync(30, default))!, second = (await reader.JudgeAsync(30, default))!;
+
+        Assert.Equal(first.Message, second.Message);
+        Assert.Equal(first.Damage, second.Damage);
+        Assert.Matches($"^{Shard} has other content than was written \\(SHA-256 [0-9a-f]{{12}}\\.\\.\\. instead of [0-9a-f]{{12}}\\.\\.\\.\\)$", first.Damage!);
+        Assert.Equal($"{_directory.Path}: step 30 is quarantined, because it is damaged: {first.Damage}; it is not used; "
+            + $"to use it again, put the file back from a copy, remove {Marker} and run \"trainer checkpoints verify\"", first.Message);
+
+        File.WriteAllBytes(_directory.File(Shard), whole);
+        File.Delete(_directory.File(Marker));
+        Assert.Equal(CheckpointState.Good, (await reader.JudgeAsync(30, default))!.State);
+    }
+
+    [Fact]
+    public async Task A_marker_of_an_earlier_build_is_told_without_the_place_where_the_store_was()
+    {
+        await Store.TryCreateAsync(Marker, Encoding.UTF8.GetBytes($$"""{"step": 30, "reason": "/mnt/old: step 30 is damaged: {{Shard}} is missing", "time": "2026-01-01T00:00:00+00:00"}"""), default);
+        Assert.Equal($"{Shard} is missing", (await new CheckpointReader(Store, TimeProvider.System).JudgeAsync(30, default))!.Damage);
+    }
+
+    [Fact]
     public async Task The_second_generation_of_a_step_can_be_damaged_too()
     {
         Flip(Shard);
@@ -200,27 +225,29 @@ public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
     }
 
     [Fact]
-    public void What_differs_between_two_trainings_is_named_and_what_decides_no_number_is_not()
+    public async Task What_differs_is_said_by_whoever_asks()
     {
-        var job = new JobConfig { Name = "a", Model = new ModelConfig { Path = "m" }, Data = new DataConfig { Train = [new DatasetConfig { Path = "d" }] } };
-        JobConfig other = job with { Name = "b", Priority = 3, Training = job.Training with { Threads = 7, ReportEvery = 9 }, Lora = new LoraConfig { Rank = 4 } };
-        JsonElement saved = JsonSerializer.Deserialize<JsonElement>(JobConfigJson.Write(job));
-        IReadOnlyList<string> differences = TrainingFingerprint.Differences(saved, other);
-        Assert.Equal(2, differences.Count);
-        Assert.Contains(differences, difference => difference.StartsWith("training.threads was ", StringComparison.Ordinal) && difference.EndsWith(" and is 7", StringComparison.Ordinal));
-        Assert.Contains(differences, difference => difference.StartsWith("lora was not set and is {", StringComparison.Ordinal));
-        Assert.Empty(TrainingFingerprint.Differences(saved, job));
-        Assert.Empty(TrainingFingerprint.Differences(JsonSerializer.SerializeToElement(3), job));
+        JobInputException error = await Assert.ThrowsAsync<JobInputException>(() => new CheckpointReader(Store, TimeProvider.System)
+            .FindNewestAsync("mine", "77aa", default, differences: manifest => [$"the moon was full at step {manifest.Step}", "the tide is another than then"]));
+        Assert.Contains("can't go on with: the moon was full at step 30, the tide is another than then (fingerprint", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]
     public async Task A_newer_format_is_not_quarantined()
     {
         CheckpointManifest manifest = (await Checkpointing.FindNewestAsync(Store)).Manifest!;
-        File.WriteAllBytes(_directory.File(Manifest), (manifest with { FormatVersion = 2 }).ToBytes());
+        File.WriteAllBytes(_directory.File(Manifest), (manifest with { FormatVersion = 3 }).ToBytes());
         JobInputException error = await Assert.ThrowsAsync<JobInputException>(() => Checkpointing.FindNewestAsync(Store));
-        Assert.Contains("format 2", error.Message, StringComparison.Ordinal);
+        Assert.Contains("format 3", error.Message, StringComparison.Ordinal);
         Assert.False(File.Exists(_directory.File(Marker)));
+    }
+
+    [Fact]
+    public async Task A_checkpoint_of_the_format_before_is_good()
+    {
+        CheckpointManifest manifest = (await Checkpointing.FindNewestAsync(Store)).Manifest!;
+        File.WriteAllBytes(_directory.File(Manifest), (manifest with { FormatVersion = 1, Inputs = null }).ToBytes());
+        Assert.Equal((30, 1), (await Checkpointing.FindNewestAsync(Store)).Manifest is { } found ? (found.Step, found.FormatVersion) : default);
     }
 
     [Fact]
@@ -296,7 +323,7 @@ public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
     public async Task The_manifest_is_readable_json()
     {
         string json = Encoding.UTF8.GetString(await File.ReadAllBytesAsync(_directory.File(Manifest)));
-        Assert.StartsWith("{\n  \"format_version\": 1,\n  \"job\": \"demo\",\n  \"fingerprint\": \"4f1c\",\n  \"step\": 30,", json, StringComparison.Ordinal);
+        Assert.StartsWith("{\n  \"format_version\": 2,\n  \"job\": \"demo\",\n  \"fingerprint\": \"4f1c\",\n  \"step\": 30,", json, StringComparison.Ordinal);
         using System.Text.Json.JsonDocument document = System.Text.Json.JsonDocument.Parse(json);
         Assert.Equal("shard", document.RootElement.GetProperty("files")[0].GetProperty("kind").GetString());
         Assert.Equal(64, document.RootElement.GetProperty("checksum").GetString()!.Length);
