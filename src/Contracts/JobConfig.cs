@@ -88,7 +88,7 @@ public sealed record DataConfig
     /// <summary>Trains on the last assistant turn only.</summary>
     public bool MaskHistory { get; init; }
 
-    /// <summary>System message of conversations that bring none. Null: the template's own default.</summary>
+    /// <summary>System message of conversations that bring none; "": they get none. Null: the template's own default.</summary>
     public string? System { get; init; }
 }
 

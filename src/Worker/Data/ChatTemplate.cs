@@ -11,7 +11,7 @@ public sealed record ChatOptions
     /// <summary>Trains on the last assistant turn only.</summary>
     public bool MaskHistory { get; init; }
 
-    /// <summary>System message of conversations that bring none. Null: the template's own default.</summary>
+    /// <summary>System message of conversations that bring none; empty: they have none. Null: the template's own default.</summary>
     public string? System { get; init; }
 
     /// <summary>The default of the model's own template, where it is not the family's; empty when it has none.</summary>
@@ -49,6 +49,9 @@ public abstract class ChatTemplate
     /// <summary>See <see cref="ChatOptions.ModelSystem"/>.</summary>
     public string? ModelSystem => _options.ModelSystem;
 
+    /// <summary>Conversations that bring no system message have none, whatever the template's default is.</summary>
+    protected bool IsSilent => _options.System is "";
+
     /// <summary>One line for the log: which template, and what is odd about that.</summary>
     public string Explanation { get; private init; } = "";
 
@@ -83,14 +86,17 @@ public abstract class ChatTemplate
         ChatOptions options = ChatOptions.From(data) with { ModelSystem = system == Qwen25Template.DefaultSystem ? null : system };
         string said = options switch
         {
+            { System: "" } => $", without a system message where conversations bring none (data.system; {(own is null ? "there is no chat template to export" : "the exported chat template writes none, too")})",
             { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system; the exported chat template {(own?.DefaultSystem is null ? "does not write it, so say it where the model is asked" : "writes it, too")})",
             { ModelSystem: "" } => ", without a default system message, as the model's own template",
             { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own template",
             _ => "",
         };
+        string broken = own?.SyntaxError is { } error
+            ? $"; warning: {own.Source}: {error}; programs that take the template from the trained model will fail: correct it there" : "";
         string odd = !auto || own is null || follows ? "" : $"; warning: the model's own chat template {Oddity(own, kind)}, "
             + "and will frame what the trained model sees elsewhere; set data.template if another fits better";
-        return Create(kind, options, $"chat template: {NameOf(kind)}{said}{odd}");
+        return Create(kind, options, $"chat template: {NameOf(kind)}{said}{odd}{broken}");
     }
 
     /// <summary>Auto by model_type of config.json: qwen3 and its kin have their own template, earlier families share one.</summary>
@@ -266,7 +272,7 @@ public abstract class ChatTemplate
     }
 
     private Conversation WithSystem(Conversation conversation) =>
-        _options.System is { } system && conversation.Messages[0].Role != "system"
+        _options.System is { Length: > 0 } system && conversation.Messages[0].Role != "system"
             ? conversation with { Messages = [new Message("system", system), .. conversation.Messages] }
             : conversation;
 }

@@ -12,12 +12,13 @@ internal sealed class JinjaTemplate
 
     private static readonly JsonSerializerOptions s_readable = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
-    /// <summary>Where the default system message stands in <see cref="Text"/>, as it is written there.</summary>
-    private readonly List<Range> _defaults = [];
+    /// <summary>Where literals in <see cref="Text"/> are the turn of the default system message, and where in it that message stands.</summary>
+    private readonly List<(Range Turn, Range Message)> _defaults = [];
 
-    public JinjaTemplate(string text)
+    public JinjaTemplate(string text, string source = "")
     {
         Text = text;
+        Source = source;
         string code = WithoutComments(text);
         for (int at = code.IndexOf(TurnStart, StringComparison.Ordinal); at >= 0; at = code.IndexOf(TurnStart, at + 1, StringComparison.Ordinal))
         {
@@ -26,6 +27,12 @@ internal sealed class JinjaTemplate
     }
 
     public string Text { get; }
+
+    /// <summary>The file that it was found in.</summary>
+    public string Source { get; }
+
+    /// <inheritdoc cref="JinjaSyntax.Error"/>
+    public string? SyntaxError => JinjaSyntax.Error(Text);
 
     /// <summary>Whether it frames turns as ChatML does, as all templates here do.</summary>
     public bool IsChatml => Text.Contains("<|im_start|>", StringComparison.Ordinal);
@@ -43,8 +50,9 @@ internal sealed class JinjaTemplate
     public static JinjaTemplate? Find(string tokenizerDirectory)
     {
         string jinja = JinjaFile(tokenizerDirectory), config = ConfigFile(tokenizerDirectory);
-        string? text = File.Exists(jinja) ? File.ReadAllText(jinja) : File.Exists(config) ? Place(Read(config))?.Text : null;
-        return string.IsNullOrWhiteSpace(text) ? null : new JinjaTemplate(text);
+        bool apart = File.Exists(jinja);
+        string? text = apart ? File.ReadAllText(jinja) : File.Exists(config) ? Place(Read(config))?.Text : null;
+        return string.IsNullOrWhiteSpace(text) ? null : new JinjaTemplate(text, apart ? jinja : config);
     }
 
     /// <summary>Gives the chat template of a tokenizer's folder another default system message. Leaves alone what writes none.</summary>
@@ -63,7 +71,7 @@ internal sealed class JinjaTemplate
         }
     }
 
-    /// <summary>The text with another default system message, wherever it writes it; null when it writes none.</summary>
+    /// <summary>The text with another default system message wherever it writes it, with an empty one without that turn; null when it writes none.</summary>
     public string? WithDefaultSystem(string system)
     {
         if (_defaults.Count == 0)
@@ -71,11 +79,11 @@ internal sealed class JinjaTemplate
             return null;
         }
 
-        string written = Text[_defaults[0]], escaped = Escape(system);
+        string written = Text[_defaults[0].Message], escaped = Escape(system);
         var text = new StringBuilder(Text);
-        foreach (Range range in _defaults.AsEnumerable().Reverse())
+        foreach ((Range turn, Range message) in _defaults.AsEnumerable().Reverse())
         {
-            (int start, int length) = range.GetOffsetAndLength(Text.Length);
+            (int start, int length) = (system.Length == 0 ? turn : message).GetOffsetAndLength(Text.Length);
             text.Remove(start, length).Insert(start, escaped);
         }
 
@@ -164,7 +172,7 @@ internal sealed class JinjaTemplate
 
         DefaultSystem ??= literal[body..turnEnd];
         int start = at + TurnStart.Length + (code[at + TurnStart.Length] == '\\' ? 2 : 1);
-        _defaults.Add(start..code.IndexOf(TurnEnd, start, StringComparison.Ordinal));
+        _defaults.Add((at..end, start..code.IndexOf(TurnEnd, start, StringComparison.Ordinal)));
     }
 
     private static int EndOfLiteral(string code, int at, char quote)

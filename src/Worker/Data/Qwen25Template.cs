@@ -10,7 +10,7 @@ internal sealed class Qwen25Template(ChatOptions options) : ChatTemplate(Templat
     private protected override void WriteSystem(SegmentWriter writer, Conversation conversation)
     {
         Message first = conversation.Messages[0];
-        string content = first.Role == "system" ? first.Content : ModelSystem ?? DefaultSystem;
+        string content = first.Role == "system" ? first.Content : IsSilent ? "" : ModelSystem ?? DefaultSystem;
         bool says = first.Role == "system" || content.Length > 0;
         if (conversation.Tools.Count == 0)
         {
@@ -23,8 +23,9 @@ internal sealed class Qwen25Template(ChatOptions options) : ChatTemplate(Templat
         }
 
         writer.Frame("<|im_start|>system\n");
-        if (says)
+        if (says || (IsSilent && ModelSystem is not ""))
         {
+            // A template whose default was emptied writes the line breaks after it all the same.
             writer.Content(content);
             writer.Frame("\n\n");
         }

@@ -56,6 +56,59 @@ public sealed class JinjaTemplateTests : IDisposable
     }
 
     [Fact]
+    public void An_empty_system_message_of_the_job_is_none_in_training_and_in_the_exported_template()
+    {
+        Write(JsonSerializer.Serialize(new { chat_template = Qwen25 + "{{ '" + Qwen25Template.DefaultSystem + "' }}" + NoDefault }));
+        var silent = ChatTemplate.Of(new DataConfig { Train = [], System = "" }, _directory.Path, "qwen2");
+        Assert.StartsWith("<|im_start|>user", Render(silent), StringComparison.Ordinal);
+        Assert.Contains("without a system message where conversations bring none", silent.Explanation, StringComparison.Ordinal);
+        Assert.StartsWith("<|im_start|>user", Render(ChatTemplate.Of(new DataConfig { Train = [], System = "" }, _directory.Path, "qwen3")), StringComparison.Ordinal);
+        string own = string.Concat(silent.Render(new Conversation(new Message("system", "Own."), s_question.Messages[0])).Select(segment => segment.Text));
+        Assert.StartsWith("<|im_start|>system\nOwn.<|im_end|>\n", own, StringComparison.Ordinal);
+
+        JinjaTemplate.SetDefaultSystem(_directory.Path, "");
+        JinjaTemplate exported = JinjaTemplate.Find(_directory.Path)!;
+        Assert.Equal((null, false, null), (exported.DefaultSystem, exported.IsUnclear, exported.SyntaxError));
+        Assert.Contains("{%- else %}{{- '' }}{%- endif %}{{ '' }}", exported.Text, StringComparison.Ordinal);
+        Assert.StartsWith("<|im_start|>user", Render(ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2")), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Without_a_system_message_tools_follow_the_line_breaks_that_the_exported_template_writes()
+    {
+        var template = ChatTemplate.Create(TemplateKind.Qwen25, new ChatOptions { System = "" });
+        string text = string.Concat(template.Render(new Conversation([new Message("user", "2+2?")], ["{}"])).Select(segment => segment.Text));
+        Assert.StartsWith("<|im_start|>system\n\n\n# Tools", text, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(Helpful, null)]
+    [InlineData(Qwen25, null)]
+    [InlineData(Thoughts, null)]
+    [InlineData("{{ {'a': {'b': '}}'}}.a }}{# {% if #}{% raw %}{% if {{{% endraw %}{% set x = 1 %}{%- set y -%}y{%- endset -%}", null)]
+    [InlineData("{% generation %}{% for a in b if a %}{% else %}{% break %}{% endfor %}{% endgeneration %}", null)]
+    [InlineData("one\n{% if a %}\n{% for b in c %}{% endfor %}", "line 2: {% if %} is never closed")]
+    [InlineData("{% for b in c %}\n{% endif %}", "line 2: {% endif %} where {% for %} is to be closed")]
+    [InlineData("a\n\n{% endfor %}", "line 3: {% endfor %} closes nothing")]
+    [InlineData("{% else %}", "line 1: {% else %} outside of an if")]
+    [InlineData("\n{{ 'a' + b }", "line 2: {{ is never closed")]
+    [InlineData("\n{{ 'a }}", "line 2: {{ is never closed")]
+    [InlineData("{% if a }}{% endif %}", "line 1: {% is never closed")]
+    [InlineData("{# a", "line 1: {# is never closed")]
+    [InlineData("{% raw %}{% endif %}", "line 1: {% raw %} is never closed")]
+    public void A_template_that_cannot_be_parsed_is_found(string text, string? error) => Assert.Equal(error, new JinjaTemplate(text).SyntaxError);
+
+    [Theory]
+    [InlineData(TemplateKind.Auto)]
+    [InlineData(TemplateKind.Qwen25)]
+    public void A_syntax_error_of_the_models_own_template_is_a_warning_that_names_file_and_line(TemplateKind kind)
+    {
+        File.WriteAllText(_directory.File("chat_template.jinja"), Helpful + "\n{% if x %}");
+        string said = ChatTemplate.Of(new DataConfig { Train = [], Template = kind }, _directory.Path, "qwen2").Explanation;
+        Assert.Contains($"warning: {_directory.File("chat_template.jinja")}: line 2: {{% if %}} is never closed; ", said, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Of_several_templates_the_default_one_counts_and_a_file_of_its_own_before_all()
     {
         Write(JsonSerializer.Serialize(new { chat_template = new[] { new { name = "tool_use", template = Foreign }, new { name = "default", template = Helpful } } }));
@@ -142,6 +195,11 @@ public sealed class JinjaTemplateTests : IDisposable
         var watch = System.Diagnostics.Stopwatch.StartNew();
         _ = new JinjaTemplate(string.Concat(Enumerable.Repeat("<|im_start|>system\n", 100_000)));
         _ = new JinjaTemplate(string.Concat(Enumerable.Repeat("'<|im_start|>system\n\" {# ", 100_000)));
+        foreach (string text in (string[])["{% if x %}", "{{ '", "{# ", "{% raw %}{%", "{{ {"])
+        {
+            _ = JinjaSyntax.Error(string.Concat(Enumerable.Repeat(text, 100_000)));
+        }
+
         Assert.True(watch.Elapsed < TimeSpan.FromSeconds(5), $"{watch.Elapsed}");
     }
 
