@@ -18,7 +18,7 @@ internal static class CommandLine
             {
                 await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
             }
-            await Console.Error.WriteLineAsync($"See \"trainer {(command.CommandResult.Command == root ? "" : command.CommandResult.Command.Name + " ")}--help\".");
+            await Console.Error.WriteLineAsync($"See \"trainer {string.Concat(Verbs(command.CommandResult).Select(verb => verb + " "))}--help\".");
             return ExitCode.Usage;
         }
         try
@@ -63,4 +63,8 @@ internal static class CommandLine
             return ExitCode.Usage;
         }
     }
+
+    /// <summary>"checkpoints", "list": the words that lead to a command.</summary>
+    private static IEnumerable<string> Verbs(CommandResult command) =>
+        command.Parent is CommandResult parent ? Verbs(parent).Append(command.Command.Name) : [];
 }

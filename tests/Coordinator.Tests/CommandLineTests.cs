@@ -290,6 +290,38 @@ public sealed class CommandLineTests : IAsyncLifetime
         }
     }
 
+    [Fact]
+    public async Task Retry_says_what_to_do_with_a_job_that_has_not_failed()
+    {
+        Assert.Equal(0, (await RunAsync("submit", _home.JobFile)).Code);
+        JobId id = await FirstJobAsync();
+        await AssertRetryAsync($"{id} is running and has not failed, so there is nothing to retry; \"trainer cancel {id}\" ends it\n");
+        Assert.Equal(0, (await RunAsync("pause", "demo")).Code);
+        await AssertRetryAsync($"{id} is stopping and has not failed; \"trainer resume {id}\" goes on with it\n");
+        _home.Do(id, 1, RankOutcome.Succeeded);
+        Assert.Equal(0, (await RunAsync("logs", "demo", "-f")).Code);
+        await AssertRetryAsync($"{id} has succeeded, so there is nothing to retry; submit its file again to repeat the training, or one whose model.path is the folder of \"trainer export {id} --out FOLDER\" to train on\n");
+
+        async Task AssertRetryAsync(string refusal)
+        {
+            (int code, _, string error) = await RunAsync("retry", "demo");
+            Assert.Equal((2, refusal), (code, error));
+        }
+    }
+
+    [Theory]
+    [InlineData("checkpoints list", "checkpoints list")]
+    [InlineData("checkpoints", "checkpoints")]
+    [InlineData("pools quota --flavour", "pools quota")]
+    [InlineData("status", "status")]
+    public async Task A_wrong_command_line_points_to_the_help_of_its_command(string arguments, string verbs)
+    {
+        (int code, _, string error) = await RunAsync(arguments.Split(' '));
+        Assert.Equal(2, code);
+        Assert.EndsWith($"See \"trainer {verbs} --help\".\n", error, StringComparison.Ordinal);
+        Assert.Equal(0, (await RunAsync([.. verbs.Split(' '), "--help"])).Code);
+    }
+
     private async Task<JobId> FirstJobAsync()
     {
         JobId id = default;

@@ -65,7 +65,7 @@ export async function jobPage(main, { navigate }) {
     const spent = f.slotSeconds({ ...job, attempt_started_at: last && !last.ended_at ? last.started_at : null });
     showFacts([
       ["Loss", f.number(job.loss)], ["Eval loss", f.number(job.eval_loss)], ["Tokens/s", f.number(f.isLive(job) ? job.tokens_per_second : null)],
-      ["ETA", f.duration(job.eta_seconds)], ["GPU-hours", f.hours(spent)], ["Attempt", job.attempt || f.none],
+      ["ETA", f.duration(job.eta_seconds)], ["Slot-hours", f.hours(spent)], ["Attempt", job.attempt || f.none],
       ["Checkpoint", job.last_checkpoint_step === null ? f.none : `step ${f.integer(job.last_checkpoint_step)}`],
       ["Ranks", String(job.ranks)], ["Pool", job.pool], ["Priority", String(job.priority)],
       ["Submitted", f.when(job.submitted_at), f.moment(job.submitted_at)],

@@ -24,7 +24,7 @@ const orders = {
     || (a.status === "queued" && b.status === "queued" ? (a.position ?? 1e9) - (b.position ?? 1e9) : 0) || newest(a, b)],
   newest: ["Newest first", newest],
   priority: ["Priority", (a, b) => (b.priority ?? 0) - (a.priority ?? 0) || newest(a, b)],
-  hours: ["GPU-hours", (a, b) => f.slotSeconds(b) - f.slotSeconds(a) || newest(a, b)],
+  hours: ["Slot-hours", (a, b) => f.slotSeconds(b) - f.slotSeconds(a) || newest(a, b)],
   loss: ["Loss", (a, b) => (a.loss ?? Infinity) - (b.loss ?? Infinity) || newest(a, b)],
 };
 
@@ -57,8 +57,8 @@ export function jobsPage(main, { navigate }) {
   const empty = h("div.empty", { hidden: true });
   const table = h("div.table.jobs", { role: "table", "aria-label": "Jobs" },
     h("div.head", { role: "rowgroup" }, h("div.row", { role: "row", "aria-rowindex": 1 },
-      [["", "c-check"], ["Job", "c-job"], ["State", "c-state"], ["Progress", "c-progress"], ["Loss", "c-loss num"], ["ETA", "c-eta num"], ["GPU-h", "c-hours num"], ["Priority", "c-priority num"], ["Submitted", "c-time num"], ["", "c-more"]]
-        .map(([label, kind]) => h("span", { role: "columnheader", class: kind, title: label === "GPU-h" ? "Hours times slots: a slot is a GPU, or a CPU slot" : null },
+      [["", "c-check"], ["Job", "c-job"], ["State", "c-state"], ["Progress", "c-progress"], ["Loss", "c-loss num"], ["ETA", "c-eta num"], ["Slot-h", "c-hours num"], ["Priority", "c-priority num"], ["Submitted", "c-time num"], ["", "c-more"]]
+        .map(([label, kind]) => h("span", { role: "columnheader", class: kind, title: label === "Slot-h" ? "Hours times slots: a slot is a GPU, or a CPU slot" : null },
           label || h("span.hidden", null, kind === "c-check" ? "Choose" : "Actions"))))),
     body);
 
