@@ -72,6 +72,16 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
         await visit.DoAsync(running.Id.Value, "Resume", "Resume");
         await Expect(Row(running)).ToContainTextAsync("Running");
         Assert.Equal(2, (await Site.UntilAsync(running.Id, JobStatus.Running)).Attempt);
+
+        // One whose rank takes its time to stop can be told to go on all the same.
+        int rank = Workplace.Ranks(Site.Place.Files.Job(running.Id)).Single();
+        LinuxProcesses.Signal(rank, LinuxProcesses.Stop);
+        await visit.DoAsync(running.Id.Value, "Pause", "Pause");
+        await Expect(Row(running)).ToContainTextAsync("pauses after a last checkpoint");
+        await visit.DoAsync(running.Id.Value, "Resume", "Resume");
+        await Expect(Row(running)).ToContainTextAsync("stops after a last checkpoint, then goes on");
+        LinuxProcesses.Signal(rank, LinuxProcesses.Continue);
+        Assert.Equal(JobStatus.Running, (await Site.UntilAsync(running.Id, view => view is { Attempt: 3, Status: JobStatus.Running })).Status);
         await visit.DoAsync(running.Id.Value, "Cancel …", "Cancel job");
         await Expect(Row(running)).ToContainTextAsync("Cancelled");
 

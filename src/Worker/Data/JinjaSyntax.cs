@@ -9,7 +9,7 @@ internal static class JinjaSyntax
     /// <summary>What is wrong first, with its line; null: nothing that is seen here.</summary>
     public static string? Error(string text)
     {
-        var open = new Stack<(string Name, int At)>();
+        var open = new Stack<(string Name, int At, bool HasElse)>();
         for (int at = Next(text, 0); at >= 0;)
         {
             char kind = text[at + 1];
@@ -36,19 +36,28 @@ internal static class JinjaSyntax
             at = Next(text, end + 2);
         }
 
-        return open.TryPeek(out (string Name, int At) left) ? $"line {Line(text, left.At)}: {{% {left.Name} %}} is never closed" : null;
+        return open.TryPeek(out (string Name, int At, bool) left) ? $"line {Line(text, left.At)}: {{% {left.Name} %}} is never closed" : null;
     }
 
-    private static string? Take(string tag, int at, Stack<(string Name, int At)> open)
+    private static string? Take(string tag, int at, Stack<(string Name, int At, bool HasElse)> open)
     {
         string name = new([.. tag.TakeWhile(letter => char.IsAsciiLetter(letter) || letter == '_')]);
-        string? top = open.TryPeek(out (string Name, int At) last) ? last.Name : null;
+        string? top = open.TryPeek(out (string Name, int At, bool HasElse) last) ? last.Name : null;
         if (name is "elif" or "else")
         {
-            return top == "if" || (top == "for" && name == "else") ? null : $"{{% {name} %}} outside of an if";
-        }
+            if (last.HasElse || !(top == "if" || (top == "for" && name == "else")))
+            {
+                return $"{{% {name} %}} {(last.HasElse ? "after {% else %}" : "outside of an if")}";
+            }
 
-        if (name.StartsWith("end", StringComparison.Ordinal) && s_blocks.Contains(name[3..]))
+            open.Pop();
+            open.Push(last with { HasElse = name == "else" });
+        }
+        else if (name == "endraw")
+        {
+            return "{% endraw %} closes nothing";
+        }
+        else if (name.StartsWith("end", StringComparison.Ordinal) && s_blocks.Contains(name[3..]))
         {
             if (top != name[3..])
             {
@@ -57,9 +66,9 @@ internal static class JinjaSyntax
 
             open.Pop();
         }
-        else if (s_blocks.Contains(name) && !(name == "set" && tag.Contains('=', StringComparison.Ordinal)))
+        else if (s_blocks.Contains(name) && !(name == "set" && tag.Split('|')[0].Contains('=', StringComparison.Ordinal)))
         {
-            open.Push((name, at));
+            open.Push((name, at, false));
         }
 
         return null;
@@ -121,7 +130,7 @@ internal static class JinjaSyntax
     {
         for (int at = text.IndexOf("{%", from, StringComparison.Ordinal); at >= 0; at = text.IndexOf("{%", at + 2, StringComparison.Ordinal))
         {
-            int end = text.IndexOf("%}", at, StringComparison.Ordinal);
+            int end = text.IndexOf("%}", at + 2, StringComparison.Ordinal);
             if (end < 0)
             {
                 break;

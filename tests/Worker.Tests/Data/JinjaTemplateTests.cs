@@ -85,18 +85,30 @@ public sealed class JinjaTemplateTests : IDisposable
     [InlineData(Helpful, null)]
     [InlineData(Qwen25, null)]
     [InlineData(Thoughts, null)]
-    [InlineData("{{ {'a': {'b': '}}'}}.a }}{# {% if #}{% raw %}{% if {{{% endraw %}{% set x = 1 %}{%- set y -%}y{%- endset -%}", null)]
+    [InlineData("{{ {'a': {'b': '}}'}}.a }}{# {% if #}{% raw %}{% if {{{% endraw %}{% set x = 1 %}{%- set y -%}y{%- endset -%}{% set z | replace('=', '') %}{% endset %}", null)]
     [InlineData("{% generation %}{% for a in b if a %}{% else %}{% break %}{% endfor %}{% endgeneration %}", null)]
     [InlineData("one\n{% if a %}\n{% for b in c %}{% endfor %}", "line 2: {% if %} is never closed")]
     [InlineData("{% for b in c %}\n{% endif %}", "line 2: {% endif %} where {% for %} is to be closed")]
     [InlineData("a\n\n{% endfor %}", "line 3: {% endfor %} closes nothing")]
     [InlineData("{% else %}", "line 1: {% else %} outside of an if")]
+    [InlineData("{% for a in b %}{% elif a %}{% endfor %}", "line 1: {% elif %} outside of an if")]
+    [InlineData("{% if a %}{% elif b %}{% else %}\n{% elif c %}{% endif %}", "line 2: {% elif %} after {% else %}")]
+    [InlineData("{{ a }}{% endraw %}", "line 1: {% endraw %} closes nothing")]
+    [InlineData("{% raw %}{%}", "line 1: {% raw %} is never closed")]
     [InlineData("\n{{ 'a' + b }", "line 2: {{ is never closed")]
     [InlineData("\n{{ 'a }}", "line 2: {{ is never closed")]
     [InlineData("{% if a }}{% endif %}", "line 1: {% is never closed")]
     [InlineData("{# a", "line 1: {# is never closed")]
     [InlineData("{% raw %}{% endif %}", "line 1: {% raw %} is never closed")]
     public void A_template_that_cannot_be_parsed_is_found(string text, string? error) => Assert.Equal(error, new JinjaTemplate(text).SyntaxError);
+
+    [Fact]
+    public void A_published_template_can_be_parsed()
+    {
+        JinjaTemplate published = JinjaTemplate.Find(Fixtures.TokenizerDirectory)!;
+        Assert.True(published.HasThoughts);
+        Assert.Null(published.SyntaxError);
+    }
 
     [Theory]
     [InlineData(TemplateKind.Auto)]
