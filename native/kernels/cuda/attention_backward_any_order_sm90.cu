@@ -20,6 +20,10 @@ __global__ void __launch_bounds__(KeySizes<Dim, true>::threads, 1) backward_any_
     extern __shared__ unsigned char shared[];
     const uint32_t base = (shared_address(shared) + 1023) & ~1023u;
     const BackwardParameters& p = parameters.backward;
+    if (threadIdx.x == 32) {
+        prefetch(p);
+        prefetch(parameters.dq_NTH);
+    }
     const int block = blockIdx.x;
     const Place place = InClusters ? place_of(p.plan, block) : Place{block, 0, 1};
     if (InClusters && place.pair >= p.tiles.count * p.attention.kv_heads) return;

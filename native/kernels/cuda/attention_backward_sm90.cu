@@ -103,10 +103,16 @@ __device__ void sum_queries(const BackwardParameters& p, const Work<Dim>& w, uin
     float minus_lse[2], delta[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const int at = part.first_row + row + 8 * half + lane / 4;
-        const int64_t index = part.head * a.q_tokens + s.q_begin + at;
-        minus_lse[half] = at < s.q_length ? minus_lse_log2(p.lse[index]) : -INFINITY;
-        delta[half] = at < s.q_length ? p.delta.at(s.q_begin + at, part.head) : 0;
+        // Rows beyond the sequence get its last row's, so that all is on its way at once, without a branch.
+        const int64_t token = s.q_begin + min(part.first_row + row + 8 * half + lane / 4, s.q_length - 1);
+        minus_lse[half] = p.lse[part.head * a.q_tokens + token];
+        delta[half] = p.delta.at(token, part.head);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const bool valid = part.first_row + row + 8 * half + lane / 4 < s.q_length;
+        minus_lse[half] = valid ? minus_lse_log2(minus_lse[half]) : -INFINITY;
+        if (!valid) delta[half] = 0;
     }
 
     [[maybe_unused]] uint32_t q_registers[Dim / 16][4], dout_registers[Dim / 16][4];
@@ -192,6 +198,7 @@ __global__ void __launch_bounds__(KeySizes<Dim, false>::threads, 1) backward_sm9
     const uint32_t base = shared_address(shared);
     const int block = blockIdx.x, query_index = block - p.key_blocks;
     const bool owns_keys = query_index < 0;
+    if (threadIdx.x == 32) prefetch(owns_keys ? p.keys : p.queries);
     const Place place = InClusters ? place_of(p.keys.plan, block) : Place{block, 0, 1};
     if (InClusters && (owns_keys ? place.pair >= p.keys.tiles.count * p.keys.attention.kv_heads
                                  : query_index >= p.queries.tiles.count * p.queries.attention.kv_heads))
@@ -239,7 +246,7 @@ void start(const tn_attention_backward_args& args, const RowFloats& delta, const
     const tn_attention_shape& s = args.shape;
     const int group = s.q_heads / s.kv_heads, multiprocessors = current_device().multiprocessors;
     const std::vector<Tiles> keys = cut_into_tiles(s, Axis::keys, {Keys::keys});
-    const std::vector<Tiles> queries = cut_into_tiles(s, Axis::queries, {64, group, Queries::consumers});
+    const std::vector<Tiles> queries = cut_into_tiles(s, Axis::queries, query_cut<Queries::consumers>(group));
     Parameters p{backward_parameters(args, delta, Keys::rows, Keys::keys), backward_parameters(args, delta, 64, Queries::keys), 0};
     p.queries.plan = {l2_order(4 * s.k_tokens * s.head_dim, s.kv_heads, multiprocessors)};
     for (size_t i = 0; i < std::max(keys.size(), queries.size()); ++i) {

@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(threads) delta(const __grid_constant__ Paramet
     const Attention& a = p.attention;
     const int head = blockIdx.x % a.q_heads;
     // The lowest levels first: under a causal mask they have the rows that take longest.
-    const Tile tile = find_tile(p.tiles, Axis::queries, p.tiles.count - 1 - static_cast<int>(blockIdx.x) / a.q_heads);
+    const Tile tile = find_tile(p.tiles, {tile_rows}, Axis::queries, p.tiles.count - 1 - static_cast<int>(blockIdx.x) / a.q_heads);
     const Sequence& s = tile.sequence;
     constexpr int pass_rows = threads / row_threads, passes = tile_rows / pass_rows;
     const int first_row = tile.level * tile_rows, my_row = first_row + static_cast<int>(threadIdx.x) / row_threads;

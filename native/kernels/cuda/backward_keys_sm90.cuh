@@ -138,22 +138,21 @@ __device__ void feed_rows(const BackwardParameters& p, const KeyWork& w, uint32_
     wait_for_last_kernel();
     for (int visit = 0; visit < visits; ++visit) {
         const auto [head, block] = visit_of<Size>(w, visit);
-        const int first_row = block * Size::rows;
-        const int64_t first_token = w.sequence.q_begin + first_row;
         float lse[Size::rows / 32], delta[Size::rows / 32];
 #pragma unroll
         for (int i = 0; i < Size::rows / 32; ++i) {
-            const int row = 32 * i + lane;
-            const bool valid = first_row + row < w.sequence.q_length;
-            lse[i] = valid ? minus_lse_log2(p.lse[head * p.attention.q_tokens + first_token + row]) : -INFINITY;
-            delta[i] = valid ? p.delta.at(first_token + row, head) : 0;
+            // Rows beyond the sequence get its last row's, so that all is on its way at once, without a branch.
+            const int64_t token = w.sequence.q_begin + min(block * Size::rows + 32 * i + lane, w.sequence.q_length - 1);
+            lse[i] = p.lse[head * p.attention.q_tokens + token];
+            delta[i] = p.delta.at(token, head);
         }
         wait(barriers.rows_empty(turn.stage), turn.parity ^ 1);
 #pragma unroll
         for (int i = 0; i < Size::rows / 32; ++i) {
+            const bool valid = block * Size::rows + 32 * i + lane < w.sequence.q_length;
             const uint32_t offset = turn.stage * Size::row_bytes + (32 * i + lane) * 4;
-            store_shared(base + Size::lse + offset, __float_as_uint(lse[i]));
-            store_shared(base + Size::delta + offset, __float_as_uint(delta[i]));
+            store_shared(base + Size::lse + offset, __float_as_uint(valid ? minus_lse_log2(lse[i]) : -INFINITY));
+            store_shared(base + Size::delta + offset, valid ? __float_as_uint(delta[i]) : 0);
         }
         if (lane == 0) store_shared_float2(base + Size::visits + turn.stage * 8, __int_as_float(head), __int_as_float(block));
         arrive(barriers.rows_full(turn.stage));

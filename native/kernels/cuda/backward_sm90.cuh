@@ -27,6 +27,11 @@ inline BackwardParameters backward_parameters(const tn_attention_backward_args& 
             attention(s), matrix(args.dq_TNH), matrix(args.dk_TMH), matrix(args.dv_TMH), args.lse_NT, delta, {}, {}};
 }
 
+// Their descriptions, which the first copies would wait for.
+__device__ inline void prefetch(const BackwardParameters& p) {
+    for (const CUtensorMap* map : {&p.k, &p.v, &p.q, &p.dout}) prefetch(*map);
+}
+
 // All pages of `rows` rows of a tile whose pages are `tile_rows` rows apart.
 template <int Dim>
 __device__ inline void copy_pages(uint32_t to, int tile_rows, const CUtensorMap& map, uint32_t barrier, int head, int token) {

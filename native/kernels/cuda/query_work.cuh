@@ -18,14 +18,23 @@ struct QueryWork {
     int all_see_begin, all_see_end;  // blocks [all_see_begin, all_see_end) need no mask
 };
 
+// How these kernels' tables are cut. group: query heads a key head.
+template <int Parts>
+__host__ __device__ inline Cut query_cut(int32_t group) {
+    return {64, group, Parts};
+}
+
 template <int Parts, int Keys>
 __host__ __device__ inline QueryWork<Parts> query_work(const Attention& a, const Cut& cut, const Tile& tile, int kv_head) {
     QueryWork<Parts> w;
     w.sequence = tile.sequence;
     w.kv_head = kv_head;
+    int head = tile.level * Parts % cut.heads, block = tile.level * Parts / cut.heads;
     for (int i = 0; i < Parts; ++i) {
-        const int at = tile.level * Parts + i;
-        w.part[i] = {w.kv_head * cut.heads + at % cut.heads, at / cut.heads * cut.rows};
+        w.part[i] = {w.kv_head * cut.heads + head, block * cut.rows};
+        if (++head < cut.heads) continue;
+        head = 0;
+        ++block;
     }
     const int first_row = w.part[0].first_row, last_row = min(w.part[Parts - 1].first_row + cut.rows, tile.sequence.q_length) - 1;
     const Visible first = visible_keys(a, tile.sequence, first_row), last = visible_keys(a, tile.sequence, last_row);
@@ -40,7 +49,8 @@ __host__ __device__ inline QueryWork<Parts> query_work(const Attention& a, const
 template <int Parts, int Keys>
 __device__ inline QueryWork<Parts> query_work(const Attention& a, const Tiles& tiles, const Order& order, int index) {
     const HeadTile at = find_head_tile(tiles, order, a.kv_heads, index);
-    return query_work<Parts, Keys>(a, tiles.cut, find_tile(tiles, Axis::queries, at.tile), at.head);
+    const Cut cut = query_cut<Parts>(tiles.cut.heads);
+    return query_work<Parts, Keys>(a, cut, find_tile(tiles, cut, Axis::queries, at.tile), at.head);
 }
 
 }  // namespace trainer::cuda

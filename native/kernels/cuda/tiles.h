@@ -69,14 +69,17 @@ inline __host__ __device__ Tile find_tile_of_sequence(const Tiles& tiles, Axis a
     return {s, levels - 1 - (index - s.first_tile), levels};
 }
 
-inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t index) {
+// cut: the table's, given by a caller who knows it when it is compiled: no divisions then.
+inline __host__ __device__ Tile find_tile(const Tiles& tiles, const Cut& cut, Axis axis, int32_t index) {
     const int32_t low = find_sequence(tiles, index);
-    const auto levels = [&](const Sequence& s) { return tiles.cut.tiles(axis == Axis::queries ? s.q_length : s.k_length); };
+    const auto levels = [&](const Sequence& s) { return cut.tiles(axis == Axis::queries ? s.q_length : s.k_length); };
     const int32_t zone_width = low + 1, within = index - tiles.sequence[low].first_tile;
     const int32_t level = levels(tiles.sequence[low]) - 1 - within / zone_width;
     const Sequence& sequence = tiles.sequence[within % zone_width];
     return {sequence, level, levels(sequence)};
 }
+
+inline __host__ __device__ Tile find_tile(const Tiles& tiles, Axis axis, int32_t index) { return find_tile(tiles, tiles.cut, axis, index); }
 
 // In which order thread blocks take (tile, head) pairs: level by level, but only section_heads heads at a time for a run of
 // section_tiles tiles, so that what these heads stream stays in the L2 cache. Or sequence by sequence: see number_by_sequence.

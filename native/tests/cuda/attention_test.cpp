@@ -66,8 +66,8 @@ TEST("a thread block on the device goes on from tiles with keys to tiles without
 
 TEST("so many sequences that blocks of keys go sequence by sequence are all computed") {
     std::vector<int32_t> lengths;
-    for (int32_t i = 0; i < 70; ++i) lengths.push_back(129 + i % 60);
-    for (int32_t q_heads : {8, 16}) check_wide({q_heads, 8, 0, lengths, lengths, true});
+    for (int32_t i = 0; i < 70; ++i) lengths.push_back(129 + i % 12);
+    check_wide({16, 8, 0, lengths, lengths, true});
 }
 
 // Tiles without keys are done at once, while what they read may still be on its way to where they leave their output.
