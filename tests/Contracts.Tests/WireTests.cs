@@ -57,7 +57,7 @@ public sealed class WireTests
     [Fact]
     public void The_JSON_of_a_heartbeat_and_its_reply_has_these_keys_for_ever()
     {
-        Assert.Equal("attempt pid phase step steps loss eval_loss tokens_per_second eta_seconds last_checkpoint_step message rank endpoint ticks activity checkpoints trouble learning_rate grad_norm",
+        Assert.Equal("attempt pid phase step steps loss eval_loss tokens_per_second eta_seconds last_checkpoint_step message rank endpoint ticks activity checkpoints trouble learning_rate grad_norm setback",
             Keys(JsonSerializer.Serialize(new RankReport { Attempt = 1, Pid = 2 }, ContractsJson.Default.RankReport)));
         Assert.Equal("order rendezvous", Keys(JsonSerializer.Serialize(new RankReply { Order = RankOrder.Stop }, ContractsJson.Default.RankReply)));
         Assert.Null(JsonSerializer.Deserialize("{\"order\": \"stop\"}", ContractsJson.Default.RankReply)!.Rendezvous);

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Microsoft.Playwright;
 using Trainer.Contracts;
+using Trainer.EndToEnd.Tests;
 using Xunit.Abstractions;
 using static Microsoft.Playwright.Assertions;
 
