@@ -75,7 +75,9 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
         Assert.Equal(2, (await Site.UntilAsync(running.Id, JobStatus.Running)).Attempt);
 
         // One whose rank takes its time to stop can be told to go on all the same.
-        int rank = Workplace.Ranks(Site.Place.Files.Job(running.Id)).Single();
+        JobFiles files = Site.Place.Files.Job(running.Id);
+        await Workplace.UntilAsync(() => Workplace.Ranks(files).Length == 1, "the rank");
+        int rank = Workplace.Ranks(files)[0];
         LinuxProcesses.Signal(rank, LinuxProcesses.Stop);
         await visit.DoAsync(running.Id.Value, "Pause", "Pause");
         await Expect(Row(running)).ToContainTextAsync("pauses after a last checkpoint");
