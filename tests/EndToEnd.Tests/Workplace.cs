@@ -64,8 +64,11 @@ internal sealed class Workplace : IDisposable
     /// <summary>Waits for the job's end.</summary>
     public async Task<JobView> FinishAsync(JobId job)
     {
-        await RunAsync("logs", job.Value, "--follow");
-        return await StatusAsync(job.Value);
+        Outcome followed = await RunAsync("logs", job.Value, "--follow");
+        JobView view = await StatusAsync(job.Value);
+        Assert.True(view.Status is JobStatus.Succeeded or JobStatus.Failed or JobStatus.Cancelled or JobStatus.Paused,
+            $"the log ended while the job is {view.Status}: {followed.Everything}");
+        return view;
     }
 
     /// <summary>The only job of this home, once its folder is there.</summary>
