@@ -134,20 +134,25 @@ public static class JobLifecycle
 
     private static JobRecord Report(JobRecord job, RankReport report, DateTimeOffset now)
     {
-        string? setback = report.Setback == job.Progress?.Setback ? null : report.Setback;
+        string? setback = (report.Setback == job.Progress?.Setback ? null : report.Setback) ?? Missing(job, report);
         JobRecord next = job with
         {
             Status = job.Status is Starting ? Running : job.Status,
             Progress = report,
-            // The newest that was heard of may be one that was refused.
+            // The newest that was heard of may be one that was refused, or is missing.
             LastCheckpointStep = report.LastCheckpointStep ?? (setback is null ? job.LastCheckpointStep : null),
         };
         if (job.Status is Starting || (setback is not null && job is { HungAt: null, SilentNode: null }))
         {
-            next = next with { Reason = StandingReason(next) };
+            next = next with { Reason = StandingReason(next) ?? setback };
         }
         return setback is null ? next : Note(next, now, setback);
     }
+
+    /// <summary>A rank that trains has restored what there was.</summary>
+    private static string? Missing(JobRecord job, RankReport report) =>
+        report.Phase >= RankPhase.Training && report.Setback is null && job.LastCheckpointStep is { } known && (report.LastCheckpointStep ?? 0) < known
+            ? $"the checkpoint of step {known} is no longer there; goes on from step {report.LastCheckpointStep ?? 0}" : null;
 
     /// <summary>The result knows better than the last report, and of a short attempt there may be none.</summary>
     private static JobRecord Report(JobRecord job, RankResult result, DateTimeOffset now)

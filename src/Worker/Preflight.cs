@@ -160,9 +160,18 @@ public static class Preflight
             }
 
             fingerprint ??= TrainingFingerprint.Of(job, PreparedData.TrainFingerprint(job.Data, job.Seed, tokenizer, template));
-            ICheckpointStore store = CheckpointStore.Open(address, patience: s_storePatience);
-            IReadOnlyList<CheckpointFinding> findings = new CheckpointReader(store, TimeProvider.System)
-                .VerifyAsync(CancellationToken.None).GetAwaiter().GetResult();
+            ICheckpointStore store;
+            IReadOnlyList<CheckpointFinding> findings;
+            try
+            {
+                store = CheckpointStore.Open(address, patience: s_storePatience);
+                findings = new CheckpointReader(store, TimeProvider.System).VerifyAsync(CancellationToken.None).GetAwaiter().GetResult();
+            }
+            catch (Exception error) when (error is StoreException or JobInputException)
+            {
+                throw new JobInputException($"{key}: {error.Message}", error);
+            }
+
             if (findings.FirstOrDefault(finding => finding.Manifest is { } manifest && manifest.Fingerprint != fingerprint.Hash) is { Manifest: { } other })
             {
                 JobInputException refusal = CheckpointReader.OfAnotherJob(store, other, job.Name, fingerprint.Hash, fingerprint.Differences(other));

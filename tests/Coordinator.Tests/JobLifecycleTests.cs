@@ -214,6 +214,30 @@ public sealed class JobLifecycleTests
     }
 
     [Fact]
+    public void A_checkpoint_that_has_vanished_is_told_once_and_is_the_reason()
+    {
+        JobRecord job = Apply(Started(), new RankReported(s_start, new RankReport { Attempt = 1, Pid = 1, Phase = RankPhase.Training, LastCheckpointStep = 40 }));
+        job = Apply(job, new RankLost(s_start, 1, FailureClass.Infrastructure, "killed"));
+        job = Apply(Apply(job, new RetryDue(s_start)), Granted());
+        job = Apply(job, new RankReported(s_start, new RankReport { Attempt = 2, Pid = 1, Phase = RankPhase.Loading }));
+        Assert.Equal(40, job.LastCheckpointStep);
+        const string Gone = "the checkpoint of step 40 is no longer there; goes on from step 30";
+        foreach (int step in (int[])[31, 32])
+        {
+            job = Apply(job, new RankReported(s_start, new RankReport { Attempt = 2, Pid = 1, Phase = RankPhase.Training, Step = step, LastCheckpointStep = 30 }));
+            Assert.Equal((JobStatus.Running, Gone, 30), (job.Status, job.Reason, job.LastCheckpointStep));
+        }
+        Assert.Single(job.History, entry => entry.Text == Gone);
+
+        // Of none at all.
+        job = Apply(job, new RankLost(s_start, 2, FailureClass.Infrastructure, "killed"));
+        job = Apply(Apply(job, new RetryDue(s_start)), Granted());
+        job = Apply(job, new RankReported(s_start, new RankReport { Attempt = 3, Pid = 1, Phase = RankPhase.Training }));
+        Assert.Equal("the checkpoint of step 30 is no longer there; goes on from step 0", job.Reason);
+        Assert.Null(job.LastCheckpointStep);
+    }
+
+    [Fact]
     public void A_silent_node_is_told_once_and_its_answer_too()
     {
         JobRecord job = Started();

@@ -35,10 +35,15 @@ public sealed class CheckpointCommandTests
         byte[] bytes = File.ReadAllBytes(shard);
         bytes[bytes.Length / 2] ^= 4;
         File.WriteAllBytes(shard, bytes);
-        Outcome damaged = await place.RunAsync("checkpoints", "download", "tiny", "--out", "copy");
+        Outcome damaged = await place.RunAsync("checkpoints", "download", "tiny", "16", "--out", "copy");
         Assert.True(damaged.ExitCode == 1, damaged.Everything);
         Assert.Contains("step-00000016/attempt-1/rank-0.safetensors has other content", damaged.Error, StringComparison.Ordinal);
         Assert.DoesNotContain(Directory.GetFileSystemEntries(place.Folder), path => Path.GetFileName(path).StartsWith("copy", StringComparison.Ordinal));
+
+        Outcome passedOver = await place.RunAsync("checkpoints", "download", "tiny", "--out", "newest-good");
+        Assert.True(passedOver.ExitCode == 0 && passedOver.Output.Contains("step 15 written to", StringComparison.Ordinal), passedOver.Everything);
+        Assert.Contains("warning: ", passedOver.Error, StringComparison.Ordinal);
+        Assert.Contains("step 16 is damaged: step-00000016/attempt-1/rank-0.safetensors has other content", passedOver.Error, StringComparison.Ordinal);
 
         Outcome verified = await place.RunAsync("checkpoints", "verify", "tiny");
         Assert.True(verified.ExitCode == 1, verified.Everything);
@@ -60,6 +65,12 @@ public sealed class CheckpointCommandTests
         Outcome twice = await place.RunAsync("checkpoints", "download", "tiny", "15", "--out", "copy");
         Assert.True(twice.ExitCode == 2 && twice.Error.Contains("not empty", StringComparison.Ordinal), twice.Everything);
         Assert.Equal(3, (await place.RunAsync("checkpoints", "list", "nobody")).ExitCode);
+
+        // A committed one that is gone is told, and attempts say what they go on from.
+        Directory.Move(Path.Combine(store, "step-00000015"), place.PathOf("step-00000015"));
+        Outcome gone = await place.RunAsync("checkpoints", "verify", "tiny");
+        Assert.True(gone.ExitCode == 1 && gone.Output.Contains("step 15 is missing", StringComparison.Ordinal), gone.Everything);
+        Directory.Move(place.PathOf("step-00000015"), Path.Combine(store, "step-00000015"));
 
         // The copy is a store: another job of the same training goes on from it.
         JobView more = await place.SubmitAsync("--name", "more", "--set", "training.steps=16", "--set", "evaluation.every=5", "--set", $"checkpoint.resume_from={place.PathOf("copy")}");

@@ -50,19 +50,27 @@ internal static class Checkpoints
     {
         Argument<string> id = Shared.Job();
         (Argument<long?> step, Option<long?> stepOption) = Step("Default: all.");
-        var command = new Command("verify", "Reads checkpoints from their store and compares every file with its length and hash. Exits with 1 when one is damaged.") { id, step, stepOption };
+        var command = new Command("verify", "Reads checkpoints from their store and compares every file with its length and hash. Exits with 1 when one is damaged or missing.") { id, step, stepOption };
         command.SetAction(async (options, cancellationToken) =>
         {
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
             (JobId job, ICheckpointStore store) = await OpenAsync(client, options.GetRequiredValue(id), cancellationToken);
             var reader = new CheckpointReader(store, TimeProvider.System);
             IReadOnlyList<long> steps = await reader.StepsAsync(cancellationToken);
+            bool damaged = false;
             if (OneOf(options.GetValue(step), options.GetValue(stepOption)) is { } wanted)
             {
                 steps = steps.Contains(wanted) ? [wanted] : throw new ConfigException($"{store.Address}: no checkpoint of step {wanted}; there are "
                     + (steps.Count == 0 ? "none" : $"steps {string.Join(", ", steps)}"));
             }
-            bool damaged = false;
+            else
+            {
+                foreach (CheckpointEntry gone in await MissingAsync(client, job, steps, cancellationToken))
+                {
+                    Console.WriteLine(PlainText.Lines($"{store.Address}: step {gone.Step} is missing: it was committed, and is no longer there"));
+                    damaged = true;
+                }
+            }
             foreach (long each in steps)
             {
                 CheckpointFinding? finding = await reader.JudgeAsync(each, cancellationToken);
@@ -87,7 +95,8 @@ internal static class Checkpoints
             (_, ICheckpointStore store) = await OpenAsync(client, options.GetRequiredValue(id), cancellationToken);
             try
             {
-                CheckpointManifest manifest = await CheckpointCopy.WriteAsync(store, OneOf(options.GetValue(step), options.GetValue(stepOption)), target, cancellationToken);
+                CheckpointManifest manifest = await CheckpointCopy.WriteAsync(store, OneOf(options.GetValue(step), options.GetValue(stepOption)), target, cancellationToken,
+                    passedOver: problem => Console.Error.WriteLine($"warning: {PlainText.OneLine(problem)}"));
                 Console.WriteLine($"step {manifest.Step} written to {target} ({manifest.Files.Count} files, {Size(manifest.Files.Sum(file => file.Length))})");
                 return ExitCode.Succeeded;
             }
@@ -116,6 +125,20 @@ internal static class Checkpoints
         return address.Contains("://", StringComparison.Ordinal) || Directory.Exists(address)
             ? (list.Job, CheckpointStore.Open(address, patience: s_patience))
             : throw new ConfigException($"{address}: the checkpoints of {list.Job} are not on this machine; ask on one that has this directory");
+    }
+
+    private static async Task<CheckpointEntry[]> MissingAsync(CoordinatorClient client, JobId job, IReadOnlyList<long> there, CancellationToken cancellationToken)
+    {
+        if ((await FindAsync()).Length == 0)
+        {
+            return [];
+        }
+        // What retention removed, or a rank committed, a moment ago is told with a next heartbeat.
+        await Task.Delay(TimeSpan.FromSeconds(3), cancellationToken);
+        return await FindAsync();
+
+        async Task<CheckpointEntry[]> FindAsync() =>
+            [.. (await client.CheckpointsAsync(job.Value, cancellationToken)).Checkpoints.Where(entry => entry.Status is CheckpointStatus.Committed && !there.Contains(entry.Step))];
     }
 
     private static async Task TellAsync(CoordinatorClient client, JobId job, CheckpointFinding? finding, CancellationToken cancellationToken)

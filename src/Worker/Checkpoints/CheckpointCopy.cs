@@ -5,13 +5,42 @@ public static class CheckpointCopy
 {
     private const string WhichAreGood = "; \"trainer checkpoints verify\" tells which ones are good";
 
-    /// <param name="step">Null: the newest that is not quarantined.</param>
+    /// <param name="step">Null: the newest good one.</param>
     /// <param name="folder">Must not exist, or be empty; it is there whole or not at all.</param>
+    /// <param name="passedOver">Hears why a newer one was not taken.</param>
     /// <exception cref="JobInputException">There is no such checkpoint, or the folder is not empty.</exception>
-    /// <exception cref="InvalidDataException">A file is not what was written.</exception>
-    public static async Task<CheckpointManifest> WriteAsync(ICheckpointStore store, long? step, string folder, CancellationToken cancellationToken)
+    /// <exception cref="InvalidDataException">A file of this step is not what was written.</exception>
+    public static async Task<CheckpointManifest> WriteAsync(
+        ICheckpointStore store, long? step, string folder, CancellationToken cancellationToken, Action<string>? passedOver = null)
     {
-        (CheckpointFolder chosen, CheckpointManifest manifest) = await ChooseAsync(store, step, cancellationToken);
+        if (step is not null)
+        {
+            (CheckpointFolder chosen, CheckpointManifest manifest) = await ChooseAsync(store, step, cancellationToken);
+            return await WriteAsync(store, chosen, manifest, folder, cancellationToken);
+        }
+
+        CheckpointFolder[] committed = [.. (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(found => found.HasManifest)];
+        foreach (CheckpointFolder each in committed.Where(found => !found.IsQuarantined))
+        {
+            try
+            {
+                if (await each.ReadManifestAsync(store, cancellationToken) is { } manifest)
+                {
+                    return await WriteAsync(store, each, manifest, folder, cancellationToken);
+                }
+            }
+            catch (InvalidDataException error)
+            {
+                passedOver?.Invoke(error.Message);
+            }
+        }
+
+        throw None(store, null, committed);
+    }
+
+    private static async Task<CheckpointManifest> WriteAsync(
+        ICheckpointStore store, CheckpointFolder chosen, CheckpointManifest manifest, string folder, CancellationToken cancellationToken)
+    {
         await NewFolder.WriteAsync(folder, async temporary =>
         {
             foreach (CheckpointFile file in manifest.Files)
@@ -57,8 +86,7 @@ public static class CheckpointCopy
     {
         CheckpointFolder[] committed = [.. (await CheckpointFolder.ListAsync(store, cancellationToken)).Where(found => found.HasManifest)];
         CheckpointFolder chosen = committed.FirstOrDefault(found => step is { } wanted ? found.Step == wanted : !found.IsQuarantined)
-            ?? throw new JobInputException($"{store.Address}: no {(step is null ? "good " : "")}checkpoint{(step is null ? "" : $" of step {step}")}; there are "
-                + (committed.Length == 0 ? "none yet" : "steps " + string.Join(", ", committed.Select(found => found.IsQuarantined ? $"{found.Step} (quarantined)" : $"{found.Step}"))));
+            ?? throw None(store, step, committed);
         if (chosen.IsQuarantined)
         {
             throw new InvalidDataException($"{store.Address}: step {chosen.Step} is quarantined, because it is damaged: "
@@ -67,6 +95,10 @@ public static class CheckpointCopy
 
         return (chosen, await chosen.ReadManifestAsync(store, cancellationToken) ?? throw Gone(store, chosen));
     }
+
+    private static JobInputException None(ICheckpointStore store, long? step, CheckpointFolder[] committed) =>
+        new($"{store.Address}: no {(step is null ? "good " : "")}checkpoint{(step is null ? "" : $" of step {step}")}; there are "
+            + (committed.Length == 0 ? "none" : "steps " + string.Join(", ", committed.Select(found => found.IsQuarantined ? $"{found.Step} (quarantined)" : $"{found.Step}"))));
 
     private static JobInputException Gone(ICheckpointStore store, CheckpointFolder chosen) =>
         new($"{store.Address}: retention removed step {chosen.Step} meanwhile; take a newer one");

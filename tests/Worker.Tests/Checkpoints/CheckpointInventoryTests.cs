@@ -132,6 +132,12 @@ public sealed class CheckpointInventoryTests : IDisposable
         Assert.Contains("there are steps 30, 20 (quarantined), 10", none.Message, StringComparison.Ordinal);
         Assert.StartsWith("step-00000020/attempt-1/history.jsonl has other content", (await ReadAsync()).Report.Held.Single(held => held.Step == 20).Quarantined, StringComparison.Ordinal);
         Assert.Equal([target], Directory.GetFileSystemEntries(copies));
+
+        File.WriteAllText(_directory.File("step-00000030/attempt-1/history.jsonl"), "{\"step\":31}\n");
+        var passedOver = new List<string>();
+        none = await Assert.ThrowsAsync<JobInputException>(() => CheckpointCopy.WriteAsync(Store, null, Path.Combine(copies, "bad"), default, passedOver.Add));
+        Assert.Contains("no good checkpoint; there are steps 30, 20 (quarantined), 10", none.Message, StringComparison.Ordinal);
+        Assert.Equal(["step 30 is damaged", "step 10 is damaged"], passedOver.Select(problem => problem.Split(": ")[1]));
         Directory.Delete(copies, recursive: true);
     }
 
