@@ -149,10 +149,10 @@ public static class JobLifecycle
         return setback is null ? next : Note(next, now, setback);
     }
 
-    /// <summary>A rank that trains has restored what there was.</summary>
+    /// <summary>A rank that trains has restored what there was: files that are gone, or that stay on the machine of an earlier attempt, were not found.</summary>
     private static string? Missing(JobRecord job, RankReport report) =>
         report.Phase >= RankPhase.Training && report.Setback is null && job.LastCheckpointStep is { } known && (report.LastCheckpointStep ?? 0) < known
-            ? $"the checkpoint of step {known} is no longer there; goes on from step {report.LastCheckpointStep ?? 0}" : null;
+            ? $"the checkpoint of step {known} was not found; goes on from step {report.LastCheckpointStep ?? 0}" : null;
 
     /// <summary>The result knows better than the last report, and of a short attempt there may be none.</summary>
     private static JobRecord Report(JobRecord job, RankResult result, DateTimeOffset now)

@@ -128,7 +128,7 @@ internal sealed class NodeApi(IGrainFactory grains, NodeChanges changes, RankLog
         }
         catch (IOException error)
         {
-            throw new ApiException(StatusCodes.Status507InsufficientStorage, $"the coordinator cannot store logs: {error.Message}; make room there, and they come by themselves");
+            throw new ApiException(StatusCodes.Status507InsufficientStorage, $"the coordinator cannot store logs: {error.Message}; once it can, they come by themselves");
         }
         await Http.AnswerAsync(context, new LogLength { Length = length }, ContractsJson.Default.LogLength);
     }

@@ -221,7 +221,7 @@ public sealed class JobLifecycleTests
         job = Apply(Apply(job, new RetryDue(s_start)), Granted());
         job = Apply(job, new RankReported(s_start, new RankReport { Attempt = 2, Pid = 1, Phase = RankPhase.Loading }));
         Assert.Equal(40, job.LastCheckpointStep);
-        const string Gone = "the checkpoint of step 40 is no longer there; goes on from step 30";
+        const string Gone = "the checkpoint of step 40 was not found; goes on from step 30";
         foreach (int step in (int[])[31, 32])
         {
             job = Apply(job, new RankReported(s_start, new RankReport { Attempt = 2, Pid = 1, Phase = RankPhase.Training, Step = step, LastCheckpointStep = 30 }));
@@ -233,7 +233,7 @@ public sealed class JobLifecycleTests
         job = Apply(job, new RankLost(s_start, 2, FailureClass.Infrastructure, "killed"));
         job = Apply(Apply(job, new RetryDue(s_start)), Granted());
         job = Apply(job, new RankReported(s_start, new RankReport { Attempt = 3, Pid = 1, Phase = RankPhase.Training }));
-        Assert.Equal("the checkpoint of step 30 is no longer there; goes on from step 0", job.Reason);
+        Assert.Equal("the checkpoint of step 30 was not found; goes on from step 0", job.Reason);
         Assert.Null(job.LastCheckpointStep);
     }
 

@@ -7,5 +7,5 @@ internal static class FullDisk
     private const int NoSpace = 28, OverQuota = 122;
 
     public static string Tell(Exception error) =>
-        error is IOException { HResult: NoSpace or OverQuota } ? $"{error.Message}; make room there, and it goes on by itself" : error.Message;
+        error is IOException { HResult: NoSpace or OverQuota } ? $"{error.Message}; make room there" : error.Message;
 }

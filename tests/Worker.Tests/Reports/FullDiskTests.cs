@@ -13,7 +13,7 @@ public sealed class FullDiskTests
             file.WriteByte(1);
             file.Flush();
         });
-        Assert.Equal($"{full.Message}; make room there, and it goes on by itself", FullDisk.Tell(full));
+        Assert.Equal($"{full.Message}; make room there", FullDisk.Tell(full));
         Assert.Equal("broken", FullDisk.Tell(new IOException("broken")));
     }
 }
