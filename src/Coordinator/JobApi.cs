@@ -177,7 +177,7 @@ internal sealed class JobApi(IGrainFactory grains, TrainerHome home, IHostApplic
     /// <summary>By id, by unique name, or by the unique beginning of an id.</summary>
     public async Task<IJobGrain> FindAsync(HttpContext context)
     {
-        string text = (string)context.Request.RouteValues["job"]!;
+        string text = ((string)context.Request.RouteValues["job"]!).Replace("%2F", "/", StringComparison.OrdinalIgnoreCase);  // which Kestrel leaves
         if (JobId.TryParse(text, out JobId id) && Access.Of(context) is var caller
             && (await grains.GetGrain<IJobIndexGrain>(JobIndexShards.Of(id)).List()).Any(entry => entry.Id == id && caller.MaySee(entry.Project)))
         {

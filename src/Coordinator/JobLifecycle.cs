@@ -47,7 +47,7 @@ public static class JobLifecycle
         (_, TroubleChanged trouble) when job.Trouble != trouble.Trouble => Change(job, trouble),
 
         (_, RankEnded { Result.Outcome: RankOutcome.Succeeded } ended) => End(Report(job, ended.Result, e.At), Succeeded, e.At, null, Describe(ended.Result)),
-        (Stopping, RankEnded ended) => Stopped(Report(job, ended.Result, e.At), e.At, Describe(ended.Result)),
+        (Stopping, RankEnded ended) => Stopped(Report(job, ended.Result, e.At), e.At, Describe(ended.Result, job.LastCheckpointStep)),
         (Stopping, RankLost lost) => Stopped(job, e.At, lost.Message),
         (_, RankEnded { Result.Outcome: RankOutcome.Failed } ended) => Fail(Report(job, ended.Result, e.At), e.At,
             ended.Result.FailureClass ?? FailureClass.Unknown, ended.Result.Message ?? "the rank failed without a message", []),
@@ -160,7 +160,8 @@ public static class JobLifecycle
         RankReport last = job.Progress ?? new RankReport { Attempt = job.Attempt, Pid = 0 };
         return Report(job, last with
         {
-            Step = Math.Max(result.Step, last.Step),
+            // An attempt that is stopped while it loads goes on from nothing, and loses nothing.
+            Step = Math.Max(last.Step, result.Step > 0 || last.Phase >= RankPhase.Training ? result.Step : job.LastCheckpointStep ?? 0),
             Steps = Math.Max(result.Steps, last.Steps),
             Loss = result.Loss ?? last.Loss,
             EvalLoss = result.EvalLoss ?? last.EvalLoss,
@@ -211,9 +212,10 @@ public static class JobLifecycle
         }
         : job;
 
-    private static string Describe(RankResult result)
+    /// <param name="saved">Step of the job's newest checkpoint, if it is to go on from that.</param>
+    private static string Describe(RankResult result, int? saved = null)
     {
-        string at = $"at step {result.Step}" + (result.Loss is { } loss ? string.Create(CultureInfo.InvariantCulture, $", loss {loss:0.####}") : "");
+        string at = result.Step == 0 && saved > 0 ? $"before it went on from step {saved}" : $"at step {result.Step}" + (result.Loss is { } loss ? string.Create(CultureInfo.InvariantCulture, $", loss {loss:0.####}") : "");
         return result.Message is null ? at : $"{at}, {result.Message}";
     }
 

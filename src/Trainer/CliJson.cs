@@ -10,6 +10,9 @@ internal sealed record ValidationReport
 
     /// <summary>Each as it is shown to a person.</summary>
     public required IReadOnlyList<string> Problems { get; init; }
+
+    /// <summary>What the job's log will warn of.</summary>
+    public required IReadOnlyList<string> Warnings { get; init; }
 }
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]

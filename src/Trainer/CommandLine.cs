@@ -1,25 +1,28 @@
 using System.CommandLine;
-using System.CommandLine.Parsing;
 using System.Net;
+using System.Text.RegularExpressions;
 using Trainer.Contracts;
 using Trainer.Worker;
 
 namespace Trainer.Cli;
 
 /// <summary>Runs a command line and turns every error that a user can cure into lines on stderr and an exit code.</summary>
-internal static class CommandLine
+internal static partial class CommandLine
 {
     public static async Task<int> RunAsync(RootCommand root, string[] args)
     {
-        ParseResult command = root.Parse(args.Length == 0 ? ["--help"] : args, new ParserConfiguration { ResponseFileTokenReplacer = null });
+        ParseResult command;
+        try
+        {
+            command = root.Parse(args.Length == 0 ? ["--help"] : args, new ParserConfiguration { ResponseFileTokenReplacer = null });
+        }
+        catch (InvalidOperationException error)  // a validator has asked for a value that can't be parsed
+        {
+            return await RefuseAsync([error.Message], Verbs(root, args));
+        }
         if (command.Errors.Count > 0 && command.Action is not null and not System.CommandLine.Help.HelpAction)
         {
-            foreach (ParseError error in command.Errors)
-            {
-                await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
-            }
-            await Console.Error.WriteLineAsync($"See \"trainer {string.Concat(Verbs(command.CommandResult).Select(verb => verb + " "))}--help\".");
-            return ExitCode.Usage;
+            return await RefuseAsync(command.Errors.Select(error => error.Message), Verbs(root, args));
         }
         try
         {
@@ -64,7 +67,29 @@ internal static class CommandLine
         }
     }
 
+    private static async Task<int> RefuseAsync(IEnumerable<string> problems, IEnumerable<string> verbs)
+    {
+        foreach (string problem in problems)
+        {
+            await Console.Error.WriteLineAsync(PlainText.Lines(InWords(problem)));
+        }
+        await Console.Error.WriteLineAsync($"See \"trainer {string.Concat(verbs.Select(verb => verb + " "))}--help\".");
+        return ExitCode.Usage;
+    }
+
+    /// <summary>The parser names types of .NET.</summary>
+    private static string InWords(string message) => TypeName().Replace(message, type => type.Groups[1].Value switch
+    {
+        "Int32" => $"an integer up to {int.MaxValue}",
+        "Int64" => "an integer",
+        "Double" => "a number",
+        _ => type.Value,
+    });
+
+    [GeneratedRegex(@"expected type '(?:System\.Nullable`1\[)?System\.(\w+)\]?'")]
+    private static partial Regex TypeName();
+
     /// <summary>"checkpoints", "list": the words that lead to a command.</summary>
-    private static IEnumerable<string> Verbs(CommandResult command) =>
-        command.Parent is CommandResult parent ? Verbs(parent).Append(command.Command.Name) : [];
+    private static IEnumerable<string> Verbs(Command command, IEnumerable<string> args) =>
+        command.Subcommands.FirstOrDefault(verb => args.FirstOrDefault() == verb.Name) is { } next ? Verbs(next, args.Skip(1)).Prepend(next.Name) : [];
 }

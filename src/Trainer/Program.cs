@@ -5,7 +5,7 @@ using Trainer.Contracts;
 using Trainer.Worker;
 
 // What is checked before a job is submitted, besides the configuration itself. Problems are shown; nothing is started.
-Func<JobConfig, IReadOnlyList<string>> preflight = job => InputFiles.Check(job) is { Count: > 0 } missing ? missing : Preflight.Check(job);
+Func<JobConfig, Preflight> preflight = job => InputFiles.Check(job) is { Count: > 0 } missing ? new Preflight(missing, []) : Preflight.Of(job);
 
 if (Console.IsOutputRedirected)
 {

@@ -8,13 +8,14 @@ using Trainer.Worker.Training;
 namespace Trainer.Worker;
 
 /// <summary>Everything that can be known to be wrong with a job before anything is queued, without loading libtorch.</summary>
-public static class Preflight
+/// <param name="Problems">One sentence a problem, naming the file and the cure; empty when the job can start.</param>
+/// <param name="Warnings">What its log will warn of, and may not be what is wanted.</param>
+public sealed record Preflight(IReadOnlyList<string> Problems, IReadOnlyList<string> Warnings)
 {
     /// <summary>A person waits for the answer.</summary>
     private static readonly TimeSpan s_storePatience = TimeSpan.FromSeconds(10);
 
-    /// <returns>One sentence a problem, naming the file and the cure; empty when the job can start.</returns>
-    public static IReadOnlyList<string> Check(JobConfig job)
+    public static Preflight Of(JobConfig job)
     {
         var problems = new List<string>();
         QwenConfig? config = Try(problems, () => QwenConfig.Load(JobModel.ConfigPath(job.Model)));
@@ -50,6 +51,7 @@ public static class Preflight
             }
         }
 
+        ChatTemplate? template = config is null ? null : Try(problems, () => ChatTemplate.Of(job.Data, JobModel.TokenizerPath(job.Model), config.ModelType));
         problems.AddRange(DataPreflight.Check(job, tokenizer));
         CheckOutput(job, problems);
         if (problems.Count == 0)
@@ -60,10 +62,10 @@ public static class Preflight
 
         if (problems.Count == 0)
         {
-            Try(problems, () => CheckCheckpoints(job, config!, tokenizer!));
+            Try(problems, () => CheckCheckpoints(job, tokenizer!, template!));
         }
 
-        return [.. problems.Distinct()];
+        return new Preflight([.. problems.Distinct()], template?.Warning is { } warning ? [warning] : []);
     }
 
     /// <summary>Ranks may run elsewhere, and then only they know what is there.</summary>
@@ -148,9 +150,8 @@ public static class Preflight
     }
 
     /// <summary>Checkpoints that are there already must be of this very training. Changes nothing in the store.</summary>
-    private static bool CheckCheckpoints(JobConfig job, QwenConfig config, Tokenizer tokenizer)
+    private static bool CheckCheckpoints(JobConfig job, Tokenizer tokenizer, ChatTemplate template)
     {
-        ChatTemplate template = ChatTemplate.Of(job.Data, JobModel.TokenizerPath(job.Model), config.ModelType);
         TrainingFingerprint? fingerprint = null;
         foreach ((string key, string? given) in new[] { ("checkpoint.store", job.Checkpoint.Store), ("checkpoint.resume_from", job.Checkpoint.ResumeFrom) })
         {

@@ -162,12 +162,16 @@ public sealed class BadInputTests(ITestOutputHelper output)
     [InlineData("submit tiny.yaml --flavour vanilla")]
     [InlineData("subnit tiny.yaml")]
     [InlineData("status")]
+    [InlineData("worker --slots x")]
+    [InlineData("bench training --lora x")]
+    [InlineData("logs tiny --attempt 99999999999")]
     public async Task A_wrong_command_line_exits_with_2_and_points_to_the_help(string arguments)
     {
         using var place = new Workplace();
         Outcome outcome = await place.RunAsync(arguments.Split(' '));
         Assert.True(outcome.ExitCode == 2, outcome.Everything);
         Assert.Contains("--help", outcome.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("System.", outcome.Error, StringComparison.Ordinal);
         Assert.False(Directory.Exists(place.Home));
     }
 

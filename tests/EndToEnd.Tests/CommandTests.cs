@@ -112,6 +112,15 @@ public sealed class CommandTests
             Assert.Equal(1, json.RootElement.GetProperty("schema_version").GetInt32());
         }
 
+        File.WriteAllText(place.PathOf("tokenizer/chat_template.jinja"), "{% if x %}");
+        using JsonDocument warned = JsonDocument.Parse(await place.DoAsync("validate", TinyJob.File, "-o", "json"));
+        Assert.True(warned.RootElement.GetProperty("valid").GetBoolean());
+        Assert.Contains("chat_template.jinja: line 1: {% if %} is never closed", warned.RootElement.GetProperty("warnings")[0].GetString(), StringComparison.Ordinal);
+        foreach (string[] command in new string[][] { ["validate", TinyJob.File], ["submit", TinyJob.File, "--dry-run"] })
+        {
+            Assert.StartsWith("tiny.yaml: warning: ", (await place.RunAsync(command)).Error, StringComparison.Ordinal);
+        }
+
         place.Edit(TinyJob.File, "keep: 2", "keep: two");
         Outcome bad = await place.RunAsync("validate", TinyJob.File, "-o", "json");
         Assert.Equal(2, bad.ExitCode);

@@ -1,5 +1,6 @@
 using System.ComponentModel.DataAnnotations;
 using System.Globalization;
+using System.Numerics;
 using System.Reflection;
 using System.Runtime.CompilerServices;
 
@@ -83,8 +84,14 @@ internal sealed class ConfigBinder(List<string> problems)
             }
             return null;
         }
+        RangeAttribute? range = property.GetCustomAttribute<RangeAttribute>();
+        if (range is not null && entry.Value is ConfigScalar { Quoted: false } given && IsBeyond(type, given.Text))
+        {
+            Fail(given.Origin, path, $"{given.Text} is out of range; give {Describe(range, saysMost: true)}");
+            return null;
+        }
         object? value = Bind(type, entry.Value, path);
-        if (value is not null && property.GetCustomAttribute<RangeAttribute>() is { } range && !range.IsValid(value))
+        if (value is not null && range?.IsValid(value) == false)
         {
             Fail(entry.Value.Origin, path, $"{Show(value)} is out of range; give {Describe(range)}");
             return null;
@@ -201,6 +208,17 @@ internal sealed class ConfigBinder(List<string> problems)
         _problems.Add($"{origin.At(path)}: {what}");
     }
 
+    /// <summary>An integer, or a number, that the type has no room for.</summary>
+    private static bool IsBeyond(Type type, string text)
+    {
+        if (text.Length > 400)  // no mistake of a person's
+        {
+            return false;
+        }
+        return type == typeof(int) ? BigInteger.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out BigInteger whole) && (whole < int.MinValue || whole > int.MaxValue)
+            : type == typeof(double) && double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double number) && double.IsInfinity(number) && text.Any(char.IsAsciiDigit);
+    }
+
     private static bool IsRecord(Type type) => type is { IsClass: true, IsGenericType: false } && type != typeof(string);
 
     private static string Expected(Type type) => type switch
@@ -224,12 +242,12 @@ internal sealed class ConfigBinder(List<string> problems)
         _ => key == "path" ? "\"path: train.jsonl\"" : $"\"{key}: demo\"",
     };
 
-    private static string Describe(RangeAttribute range)
+    private static string Describe(RangeAttribute range, bool saysMost = false)
     {
         string kind = range.OperandType == typeof(int) ? "an integer" : "a number";
         string least = $"{(range.MinimumIsExclusive ? "above" : "from")} {Show(range.Minimum)}";
         string most = $"{(range.MaximumIsExclusive ? "up to but not including" : "to")} {Show(range.Maximum)}";
-        return range.Maximum is int.MaxValue or double.MaxValue
+        return !saysMost && range.Maximum is int.MaxValue or double.MaxValue
             ? $"{kind} {(range.MinimumIsExclusive ? $"above {Show(range.Minimum)}" : $"of at least {Show(range.Minimum)}")}"
             : $"{kind} {least} {most}";
     }

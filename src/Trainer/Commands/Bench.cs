@@ -78,25 +78,28 @@ internal static class Bench
         var attentions = new Option<AttentionKind[]>("--attention") { Description = "auto, flash, sdpa or math; several are measured in turn", DefaultValueFactory = _ => [AttentionKind.Auto], AllowMultipleArgumentsPerToken = true };
         var anyOrder = new Option<bool>("--any-order") { Description = "As training.deterministic: false" };
         var recompute = new Option<bool>("--recompute") { Description = "As model.recompute: true" };
+        var lora = new Option<int?>("--lora") { Description = "Trains adapters of this rank on all linear layers. Default: all weights are trained", HelpName = "RANK" };
         Option<DeviceKind> device = DeviceOption();
         var command = new Command("training", "Whole optimizer steps of a random model on random tokens: time, tokens per second and peak GPU memory")
         {
-            model, documents, tokens, steps, attentions, anyOrder, recompute, device,
+            model, documents, tokens, steps, attentions, anyOrder, recompute, lora, device,
         };
         foreach (Option<int> option in new[] { documents, tokens, steps })
         {
             option.Validators.Add(result => AtLeastOne(option.Name, [result.GetValueOrDefault<int>()], result.AddError));
         }
 
+        lora.Validators.Add(result => AtLeastOne(lora.Name, result.GetValueOrDefault<int?>() is { } rank ? [rank] : null, result.AddError));
         command.SetAction(parsed =>
         {
             set_num_threads(Environment.ProcessorCount);
             Device on = ComputeDevice.Choose(parsed.GetValue(device));
+            LoraConfig? adapters = parsed.GetValue(lora) is { } rank ? new LoraConfig { Rank = rank } : null;
             QwenConfig config = QwenConfig.Load(Path.GetFullPath(parsed.GetValue(model)!));
             foreach (AttentionKind attention in parsed.GetValue(attentions)!)
             {
                 TrainingMeasurement m = TrainingBenchmark.Run(
-                    config, on, attention, !parsed.GetValue(anyOrder), parsed.GetValue(recompute),
+                    config, on, attention, !parsed.GetValue(anyOrder), parsed.GetValue(recompute), adapters,
                     parsed.GetValue(documents), parsed.GetValue(tokens), parsed.GetValue(steps), Console.Error.WriteLine);
                 string peak = m.PeakBytes is { } bytes ? Number(bytes / (double)(1L << 30), "N2") + " GiB" : "";
                 Console.WriteLine($"{m.Attention,-18} {Number(m.MillisecondsPerStep),10} ms/step {Number(m.TokensPerSecond, "N0"),10} tokens/s {peak,12}");

@@ -39,7 +39,7 @@ internal static class Checkpoints
             }
             else
             {
-                Print(list.Store, shown);
+                Print(list.Job, list.Store, shown);
             }
             return ExitCode.Succeeded;
         });
@@ -162,7 +162,7 @@ internal static class Checkpoints
         }
     }
 
-    private static void Print(string? store, CheckpointEntry[] listed)
+    private static void Print(JobId job, string? store, CheckpointEntry[] listed)
     {
         var table = new Table { Border = TableBorder.None };
         table.AddColumns("STEP", "ATTEMPT", "SIZE", "AGE", "EVAL LOSS", "STATE");
@@ -172,9 +172,10 @@ internal static class Checkpoints
                 entry.Step.ToString(CultureInfo.InvariantCulture),
                 entry.Attempt.ToString(CultureInfo.InvariantCulture),
                 entry.Bytes is { } bytes ? Size(bytes) : "",
-                entry.CommittedAt is { } committed ? Progress.Span((DateTimeOffset.UtcNow - committed).TotalSeconds) : "",
+                entry.CommittedAt is { } committed ? Ago(committed) : "",
                 (entry.EvalLoss?.ToString("0.0000", CultureInfo.InvariantCulture) ?? "") + (entry.Best ? " best" : ""),
-                entry.Status is CheckpointStatus.Committed ? entry.VerifiedAt is null ? "committed" : "verified" : Spelling.Of(entry.Status) + (entry.Reason is null ? "" : $": {entry.Reason}"),
+                entry.Status is not CheckpointStatus.Committed ? Spelling.Of(entry.Status) + (entry.Reason is null ? "" : $": {entry.Reason}")
+                    : entry.VerifiedAt is { } verified ? $"verified {Ago(verified)} ago" : "committed",
             ];
             table.AddRow(cells.Select(cell => new Text(PlainText.OneLine(cell))));
         }
@@ -187,8 +188,10 @@ internal static class Checkpoints
         Console.WriteLine($"in {PlainText.OneLine(store ?? "")}");
         if (listed.Any(entry => entry.Status is CheckpointStatus.Quarantined))
         {
-            Console.WriteLine("Quarantined ones are damaged and not used: a job goes on from the newest good one. \"trainer checkpoints verify\" says how to use one again.");
+            Console.WriteLine($"Quarantined ones are damaged and not used: a job goes on from the newest good one. \"trainer checkpoints verify {job}\" says how to use one again.");
         }
+
+        static string Ago(DateTimeOffset time) => Progress.Span((DateTimeOffset.UtcNow - time).TotalSeconds);
     }
 
     private static string Size(long bytes) => bytes switch

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using Trainer.Contracts;
+using Trainer.Worker;
 
 namespace Trainer.Cli.Commands;
 
@@ -39,18 +40,27 @@ internal static partial class Shared
         return option;
     }
 
-    /// <summary>Loads the file and adds what else is wrong with the job.</summary>
-    /// <exception cref="ConfigException">Anything is.</exception>
-    public static JobConfig Load(string file, IEnumerable<string> sets, Func<JobConfig, IReadOnlyList<string>> preflight)
+    /// <summary>Loads the file and looks at what else the job names.</summary>
+    /// <returns>The job, and what to warn of.</returns>
+    /// <exception cref="ConfigException">Anything is wrong.</exception>
+    public static (JobConfig Job, IReadOnlyList<string> Warnings) Load(string file, IEnumerable<string> sets, Func<JobConfig, Preflight> preflight)
     {
         JobConfig job = JobConfigFile.Load(file, sets);
-        IReadOnlyList<string> problems = preflight(job);
-        return problems.Count == 0 ? job : throw new ConfigException([.. problems.Select(Located)]);
+        (IReadOnlyList<string> problems, IReadOnlyList<string> warnings) = preflight(job);
+        return problems.Count == 0 ? (job, [.. warnings.Select(warning => $"{file}: warning: {warning}")]) : throw new ConfigException([.. problems.Select(Located)]);
 
         // "data.train[0].path: what" is a problem of a key; others name the file that they are about.
         string Located(string problem) => Key().Match(problem) is { Success: true } key
             ? $"{JobConfigFile.Place(file, sets, key.Groups[1].Value)}{problem[key.Groups[1].Length..]}"
             : $"{file}: {problem}";
+    }
+
+    public static void Warn(IReadOnlyList<string> warnings)
+    {
+        foreach (string warning in warnings)
+        {
+            Console.Error.WriteLine(PlainText.Lines(warning));
+        }
     }
 
     /// <summary>The folder of a job, by id or unique name, on the machine that trained it.</summary>

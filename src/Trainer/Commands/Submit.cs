@@ -1,12 +1,13 @@
 using System.CommandLine;
 using System.Globalization;
 using Trainer.Contracts;
+using Trainer.Worker;
 
 namespace Trainer.Cli.Commands;
 
 internal static class Submit
 {
-    public static Command Create(Func<JobConfig, IReadOnlyList<string>> preflight)
+    public static Command Create(Func<JobConfig, Preflight> preflight)
     {
         Argument<string> file = Shared.File();
         Option<string[]> sets = Shared.Sets();
@@ -27,7 +28,8 @@ internal static class Submit
             // Found while the job is checked: each takes half a second.
             Task<CoordinatorClient?> finding = options.GetValue(dryRun) ? Task.FromResult<CoordinatorClient?>(null) : Task.Run(() => local.FindAsync(cancellationToken), cancellationToken);
             // Paths of a cluster's job are its workers': only they can look.
-            JobConfig job = Shared.Load(options.GetRequiredValue(file), Overrides(options), local.IsRemote ? _ => [] : preflight);
+            (JobConfig job, IReadOnlyList<string> warnings) = Shared.Load(options.GetRequiredValue(file), Overrides(options), local.IsRemote ? _ => new Preflight([], []) : preflight);
+            Shared.Warn(warnings);
             bool json = options.GetValue(format) == "json";
             if (options.GetValue(dryRun))
             {

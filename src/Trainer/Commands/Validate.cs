@@ -1,12 +1,13 @@
 using System.CommandLine;
 using System.Text.Json;
 using Trainer.Contracts;
+using Trainer.Worker;
 
 namespace Trainer.Cli.Commands;
 
 internal static class Validate
 {
-    public static Command Create(Func<JobConfig, IReadOnlyList<string>> preflight)
+    public static Command Create(Func<JobConfig, Preflight> preflight)
     {
         Argument<string> file = Shared.File();
         Option<string[]> sets = Shared.Sets();
@@ -15,10 +16,10 @@ internal static class Validate
         command.SetAction(options =>
         {
             string path = options.GetRequiredValue(file);
-            IReadOnlyList<string> problems = [];
+            IReadOnlyList<string> problems = [], warnings = [];
             try
             {
-                Shared.Load(path, options.GetValue(sets)!, preflight);
+                (_, warnings) = Shared.Load(path, options.GetValue(sets)!, preflight);
             }
             catch (ConfigException error)
             {
@@ -26,10 +27,12 @@ internal static class Validate
             }
             if (options.GetValue(format) == "json")
             {
-                Console.WriteLine(JsonSerializer.Serialize(new ValidationReport { Valid = problems.Count == 0, Problems = problems }, CliJson.Default.ValidationReport));
+                var report = new ValidationReport { Valid = problems.Count == 0, Problems = problems, Warnings = warnings };
+                Console.WriteLine(JsonSerializer.Serialize(report, CliJson.Default.ValidationReport));
             }
             else if (problems.Count == 0)
             {
+                Shared.Warn(warnings);
                 Console.WriteLine($"{path}: good");
             }
             else

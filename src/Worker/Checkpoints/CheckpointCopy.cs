@@ -3,7 +3,7 @@ namespace Trainer.Worker.Checkpoints;
 /// <summary>Copies one checkpoint of a store into a folder, which is then a store itself. Every file is verified on its way.</summary>
 public static class CheckpointCopy
 {
-    private const string WhichAreGood = "; \"trainer checkpoints verify\" tells which ones are good";
+    private const string WhichAreGood = "; \"trainer checkpoints verify JOB\" tells which ones are good";
 
     /// <param name="step">Null: the newest good one.</param>
     /// <param name="folder">Must not exist, or be empty; it is there whole or not at all.</param>

@@ -234,5 +234,5 @@ public sealed class CheckpointReader(ICheckpointStore store, TimeProvider time, 
 
     /// <summary>What a person can do about a quarantined checkpoint.</summary>
     internal static string CureOf(CheckpointFolder folder) =>
-        $"it is not used; to use it again, put the file back from a copy, remove {folder.QuarantinePath} and run \"trainer checkpoints verify\"";
+        $"it is not used; to use it again, put the file back from a copy, remove {folder.QuarantinePath} and run \"trainer checkpoints verify JOB\"";
 }

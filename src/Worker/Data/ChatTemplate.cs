@@ -49,22 +49,29 @@ public abstract class ChatTemplate
     /// <summary>See <see cref="ChatOptions.ModelSystem"/>.</summary>
     public string? ModelSystem => _options.ModelSystem;
 
+    /// <summary>Of the system message.</summary>
+    private string Said { get; init; } = "";
+
     /// <summary>Conversations that bring no system message have none, whatever the template's default is.</summary>
     protected bool IsSilent => _options.System is "";
 
-    /// <summary>One line for the log: which template, and what is odd about that.</summary>
-    public string Explanation { get; private init; } = "";
+    /// <summary>One line for the log: which template, and the <see cref="Warning"/>.</summary>
+    public string Explanation => $"chat template: {NameOf(Kind)}{Said}{(Warning is null ? "" : $"; warning: {Warning}")}";
+
+    /// <summary>What is odd about the model's own template, and what that means; null: nothing.</summary>
+    public string? Warning { get; private init; }
 
     protected virtual bool HasTools => true;
 
     /// <param name="kind">Not <see cref="TemplateKind.Auto"/>: see <see cref="Resolve"/>.</param>
     /// <param name="options">Null: the defaults.</param>
-    /// <param name="explanation">See <see cref="Explanation"/>.</param>
-    public static ChatTemplate Create(TemplateKind kind, ChatOptions? options = null, string explanation = "") => kind switch
+    public static ChatTemplate Create(TemplateKind kind, ChatOptions? options = null) => Create(kind, options ?? new ChatOptions(), "", null);
+
+    private static ChatTemplate Create(TemplateKind kind, ChatOptions options, string said, string? warning) => kind switch
     {
-        TemplateKind.Qwen25 => new Qwen25Template(options ?? new ChatOptions()) { Explanation = explanation },
-        TemplateKind.Qwen3 => new Qwen3Template(options ?? new ChatOptions()) { Explanation = explanation },
-        TemplateKind.Chatml => new ChatmlTemplate(options ?? new ChatOptions()) { Explanation = explanation },
+        TemplateKind.Qwen25 => new Qwen25Template(options) { Said = said, Warning = warning },
+        TemplateKind.Qwen3 => new Qwen3Template(options) { Said = said, Warning = warning },
+        TemplateKind.Chatml => new ChatmlTemplate(options) { Said = said, Warning = warning },
         _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, "Resolve the kind by the model's family first."),
     };
 
@@ -86,17 +93,18 @@ public abstract class ChatTemplate
         ChatOptions options = ChatOptions.From(data) with { ModelSystem = system == Qwen25Template.DefaultSystem ? null : system };
         string said = options switch
         {
-            { System: "" } => $", without a system message where conversations bring none (data.system; {(own is null ? "there is no chat template to export" : "the exported chat template writes none, too")})",
+            { System: "" } => ", without a system message where conversations bring none (data.system"
+                + $"{(own is null ? "; there is no chat template to export" : own.Defect is null ? "; the exported chat template writes none, too" : "")})",
             { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system; the exported chat template {(own?.DefaultSystem is null ? "does not write it, so say it where the model is asked" : "writes it, too")})",
             { ModelSystem: "" } => ", without a default system message, as the model's own template",
             { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own template",
             _ => "",
         };
-        string broken = own?.SyntaxError is { } error
-            ? $"; warning: {own.Source}: {error}; programs that take the template from the trained model will fail: correct it there" : "";
-        string odd = !auto || own is null || follows ? "" : $"; warning: the model's own chat template {Oddity(own, kind)}, "
+        string? warning = own?.Defect is { } defect
+            ? $"{own.Source}: {defect}; programs that take the template from the trained model will fail: correct it there"
+            : !auto || own is null || follows ? null : $"the model's own chat template {Oddity(own, kind)}, "
             + "and will frame what the trained model sees elsewhere; set data.template if another fits better";
-        return Create(kind, options, $"chat template: {NameOf(kind)}{said}{odd}{broken}");
+        return Create(kind, options, said, warning);
     }
 
     /// <summary>Auto by model_type of config.json: qwen3 and its kin have their own template, earlier families share one.</summary>

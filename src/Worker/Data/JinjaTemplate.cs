@@ -15,10 +15,11 @@ internal sealed class JinjaTemplate
     /// <summary>Where literals in <see cref="Text"/> are the turn of the default system message, and where in it that message stands.</summary>
     private readonly List<(Range Turn, Range Message)> _defaults = [];
 
-    public JinjaTemplate(string text, string source = "")
+    public JinjaTemplate(string text, string source = "", string? defect = null)
     {
         Text = text;
         Source = source;
+        Defect = defect ?? JinjaSyntax.Error(text);
         string code = WithoutComments(text);
         for (int at = code.IndexOf(TurnStart, StringComparison.Ordinal); at >= 0; at = code.IndexOf(TurnStart, at + 1, StringComparison.Ordinal))
         {
@@ -31,8 +32,8 @@ internal sealed class JinjaTemplate
     /// <summary>The file that it was found in.</summary>
     public string Source { get; }
 
-    /// <inheritdoc cref="JinjaSyntax.Error"/>
-    public string? SyntaxError => JinjaSyntax.Error(Text);
+    /// <summary>Why programs that render with it will fail, as far as is seen here; null: nothing.</summary>
+    public string? Defect { get; }
 
     /// <summary>Whether it frames turns as ChatML does, as all templates here do.</summary>
     public bool IsChatml => Text.Contains("<|im_start|>", StringComparison.Ordinal);
@@ -50,9 +51,17 @@ internal sealed class JinjaTemplate
     public static JinjaTemplate? Find(string tokenizerDirectory)
     {
         string jinja = JinjaFile(tokenizerDirectory), config = ConfigFile(tokenizerDirectory);
-        bool apart = File.Exists(jinja);
-        string? text = apart ? File.ReadAllText(jinja) : File.Exists(config) ? Place(Read(config))?.Text : null;
-        return string.IsNullOrWhiteSpace(text) ? null : new JinjaTemplate(text, apart ? jinja : config);
+        if (File.Exists(jinja))
+        {
+            string text = File.ReadAllText(jinja);
+            return string.IsNullOrWhiteSpace(text) ? null : new JinjaTemplate(text, jinja, IsUtf8(jinja) ? null : "is not UTF-8");
+        }
+
+        JsonObject? json = File.Exists(config) ? Read(config) : null;
+        return Place(json) is { Text: { } given } ? string.IsNullOrWhiteSpace(given) ? null : new JinjaTemplate(given, config)
+            : json?["chat_template"] is JsonArray ? new JinjaTemplate("", config, "chat_template has no template named \"default\"")
+            : json?["chat_template"] is not null ? new JinjaTemplate("", config, "chat_template is neither a text nor a list of named ones")
+            : null;
     }
 
     /// <summary>Gives the chat template of a tokenizer's folder another default system message. Leaves alone what writes none.</summary>
@@ -96,6 +105,19 @@ internal sealed class JinjaTemplate
     private static string JinjaFile(string directory) => Path.Combine(directory, "chat_template.jinja");
 
     private static string ConfigFile(string directory) => Path.Combine(directory, "tokenizer_config.json");
+
+    private static bool IsUtf8(string file)
+    {
+        try
+        {
+            new UTF8Encoding(false, throwOnInvalidBytes: true).GetCharCount(File.ReadAllBytes(file));
+            return true;
+        }
+        catch (DecoderFallbackException)
+        {
+            return false;
+        }
+    }
 
     private static JsonObject? Read(string config)
     {

@@ -38,8 +38,16 @@ public sealed class JsonlReader : IDisposable
         try
         {
             var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
-            bool gzip = file.ReadByte() == 0x1F && file.ReadByte() == 0x8B;
+            Span<byte> beginning = stackalloc byte[6];
+            beginning = beginning[..file.ReadAtLeast(beginning, beginning.Length, throwOnEndOfStream: false)];
             file.Position = 0;
+            bool gzip = beginning.StartsWith((ReadOnlySpan<byte>)[0x1F, 0x8B]);
+            if (!gzip && OtherFormat(path, beginning) is { } problem)
+            {
+                file.Dispose();
+                throw new JobInputException($"{path}: {problem}");
+            }
+
             // Without it .NET takes the end of a cut-off file for the end of its data. Read once, by the first stream.
             AppContext.SetSwitch("System.IO.Compression.UseStrictValidation", true);
             return new JsonlReader(path, gzip ? new GZipStream(file, CompressionMode.Decompress) : file);
@@ -81,6 +89,21 @@ public sealed class JsonlReader : IDisposable
         _stream.Dispose();
         ArrayPool<byte>.Shared.Return(_buffer);
         _buffer = [];
+    }
+
+    /// <summary>Why a file that begins so holds no lines of JSON, and the cure; null: it may.</summary>
+    private static string? OtherFormat(string path, ReadOnlySpan<byte> beginning)
+    {
+        return beginning.StartsWith("PAR1"u8)
+                ? "is a Parquet file; write JSON Lines instead, for instance with pandas: read_parquet(file).to_json(\"train.jsonl\", orient=\"records\", lines=True)"
+            : beginning.StartsWith("ARROW1"u8) ? "is an Arrow file; write JSON Lines instead, for instance with datasets: to_json(\"train.jsonl\")"
+            : beginning.StartsWith((ReadOnlySpan<byte>)[0x28, 0xB5, 0x2F, 0xFD]) ? "is compressed by Zstandard; decompress it, or compress it with gzip"
+            : beginning.StartsWith((ReadOnlySpan<byte>)[0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00]) ? "is compressed by xz; decompress it, or compress it with gzip"
+            : beginning.StartsWith("BZh"u8) ? "is compressed by bzip2; decompress it, or compress it with gzip"
+            : beginning.StartsWith("PK\x3\x4"u8) ? "is a zip archive; unpack it and name a file of it"
+            : path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) && beginning is [not ((byte)'{' or (byte)'[' or (byte)' ' or (byte)'\t' or (byte)'\r' or (byte)'\n' or 0xEF), ..]
+                ? "is not compressed by gzip, as its name says, and is no JSON; compress or download the file again"
+            : null;
     }
 
     private bool NextLine()

@@ -52,7 +52,8 @@ public static class Weights
     }
 
     /// <summary>transformers' initialisation: normal(0, initializer_range) for matrices, zeros for biases, ones for norms.</summary>
-    public static void Initialize(QwenModel model, int seed)
+    /// <param name="drawOn">Null: the CPU, so that the same seed gives the same model on every device. Billions are drawn sooner where they stay.</param>
+    public static void Initialize(QwenModel model, int seed, Device? drawOn = null)
     {
         using var _ = no_grad();
         manual_seed(seed);
@@ -64,7 +65,7 @@ public static class Weights
             if (parameter.shape.Length == 2)
             {
                 // Drawn in float32, so that the same seed gives the same model in every dtype.
-                rows.copy_(empty(rows.shape, dtype: ScalarType.Float32).normal_(0, model.Config.InitializerRange));
+                rows.copy_(empty(rows.shape, dtype: ScalarType.Float32, device: drawOn).normal_(0, model.Config.InitializerRange));
             }
             else
             {

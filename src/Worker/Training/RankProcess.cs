@@ -85,7 +85,7 @@ public sealed class RankProcess : IDisposable
         }
 
         Leave(result);
-        _reporter.Log($"{result.Outcome.ToString().ToLowerInvariant()} at step {result.Step}{(result.Message is null ? "" : ": " + result.Message)}");
+        _reporter.Log($"{(result.Outcome is RankOutcome.Cancelled ? "stopped as ordered" : result.Outcome.ToString().ToLowerInvariant())} at step {result.Step}{(result.Message is null ? "" : ": " + result.Message)}");
         _ended.Cancel();
         heartbeats.GetAwaiter().GetResult();
         return result.Outcome == RankOutcome.Failed ? 1 : 0;

@@ -14,10 +14,11 @@ public static class TrainingBenchmark
 {
     private const int WarmUps = 3;
 
+    /// <param name="lora">Null: all weights are trained.</param>
     /// <param name="documents">Of the one micro-batch, each of so many tokens.</param>
     /// <param name="log">Takes the reasons of the attention's choice.</param>
     public static TrainingMeasurement Run(
-        QwenConfig config, Device device, AttentionKind attention, bool deterministic, bool recompute, int documents, int tokens, int steps, Action<string> log)
+        QwenConfig config, Device device, AttentionKind attention, bool deterministic, bool recompute, LoraConfig? lora, int documents, int tokens, int steps, Action<string> log)
     {
         using DisposeScope scope = NewDisposeScope();
         bool onGpu = device.type == DeviceType.CUDA;
@@ -33,7 +34,12 @@ public static class TrainingBenchmark
             attention, AttentionRequest.Here(device, dtype, config.HeadDim, config.LayerSlides.Contains(true), deterministic));
         log(choice.Explanation);
         using var model = new QwenModel(config, new ModelPlacement(dtype, device), choice.Backend, recompute);
-        Weights.Initialize(model, seed: 1);
+        Weights.Initialize(model, seed: 1, drawOn: device);
+        if (lora is not null)
+        {
+            model.AttachLora(lora, seed: 1);
+        }
+
         using var optimizer = new AdamW(model.TrainedTensors(), new OptimizerConfig());
         PackedBatch batch = Random(config.VocabSize, documents, tokens);
         var milliseconds = new List<double>();

@@ -181,7 +181,7 @@ public sealed class CheckpointReaderTests : IAsyncLifetime, IDisposable
         Assert.Equal(first.Damage, second.Damage);
         Assert.Matches($"^{Shard} has other content than was written \\(SHA-256 [0-9a-f]{{12}}\\.\\.\\. instead of [0-9a-f]{{12}}\\.\\.\\.\\)$", first.Damage!);
         Assert.Equal($"{_directory.Path}: step 30 is quarantined, because it is damaged: {first.Damage}; it is not used; "
-            + $"to use it again, put the file back from a copy, remove {Marker} and run \"trainer checkpoints verify\"", first.Message);
+            + $"to use it again, put the file back from a copy, remove {Marker} and run \"trainer checkpoints verify JOB\"", first.Message);
 
         File.WriteAllBytes(_directory.File(Shard), whole);
         File.Delete(_directory.File(Marker));

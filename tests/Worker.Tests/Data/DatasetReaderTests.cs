@@ -177,6 +177,16 @@ public sealed class DatasetReaderTests : IDisposable
         byte[] bytes = File.ReadAllBytes(_folder.Path("cut.gz"));
         File.WriteAllBytes(_folder.Path("cut.gz"), bytes[..(bytes.Length / 2)]);
         AssertMessage(_folder.Path("cut.gz"), "the gzip data is damaged or cut off");
+        File.WriteAllBytes(_folder.Path("random.jsonl.gz"), [7, 1, 2, 3]);
+        AssertMessage(_folder.Path("random.jsonl.gz"), "is not compressed by gzip");
+        File.WriteAllBytes(_folder.Path("train.parquet"), [.. "PAR1"u8, 0, 0, 0]);
+        AssertMessage(_folder.Path("train.parquet"), "is a Parquet file; write JSON Lines instead");
+        File.WriteAllBytes(_folder.Path("train.zst"), [0x28, 0xB5, 0x2F, 0xFD, 0]);
+        AssertMessage(_folder.Path("train.zst"), "is compressed by Zstandard; decompress it");
+        File.WriteAllBytes(_folder.Path("train.zip"), [.. "PK"u8, 3, 4, 0]);
+        AssertMessage(_folder.Path("train.zip"), "is a zip archive");
+        File.WriteAllText(_folder.Path("plain.gz"), """{"text": "t"}""");
+        Assert.Single(Read(_folder.Path("plain.gz")));
     }
 
     private static void AssertMessage(string path, string message)

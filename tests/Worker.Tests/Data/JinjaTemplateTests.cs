@@ -1,3 +1,4 @@
+using System.Text;
 using System.Text.Json;
 using Trainer.Contracts;
 using Trainer.Worker.Data;
@@ -68,7 +69,7 @@ public sealed class JinjaTemplateTests : IDisposable
 
         JinjaTemplate.SetDefaultSystem(_directory.Path, "");
         JinjaTemplate exported = JinjaTemplate.Find(_directory.Path)!;
-        Assert.Equal((null, false, null), (exported.DefaultSystem, exported.IsUnclear, exported.SyntaxError));
+        Assert.Equal((null, false, null), (exported.DefaultSystem, exported.IsUnclear, exported.Defect));
         Assert.Contains("{%- else %}{{- '' }}{%- endif %}{{ '' }}", exported.Text, StringComparison.Ordinal);
         Assert.StartsWith("<|im_start|>user", Render(ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2")), StringComparison.Ordinal);
     }
@@ -100,14 +101,14 @@ public sealed class JinjaTemplateTests : IDisposable
     [InlineData("{% if a }}{% endif %}", "line 1: {% is never closed")]
     [InlineData("{# a", "line 1: {# is never closed")]
     [InlineData("{% raw %}{% endif %}", "line 1: {% raw %} is never closed")]
-    public void A_template_that_cannot_be_parsed_is_found(string text, string? error) => Assert.Equal(error, new JinjaTemplate(text).SyntaxError);
+    public void A_template_that_cannot_be_parsed_is_found(string text, string? error) => Assert.Equal(error, new JinjaTemplate(text).Defect);
 
     [Fact]
     public void A_published_template_can_be_parsed()
     {
         JinjaTemplate published = JinjaTemplate.Find(Fixtures.TokenizerDirectory)!;
         Assert.True(published.HasThoughts);
-        Assert.Null(published.SyntaxError);
+        Assert.Null(published.Defect);
     }
 
     [Theory]
@@ -118,6 +119,24 @@ public sealed class JinjaTemplateTests : IDisposable
         File.WriteAllText(_directory.File("chat_template.jinja"), Helpful + "\n{% if x %}");
         string said = ChatTemplate.Of(new DataConfig { Train = [], Template = kind }, _directory.Path, "qwen2").Explanation;
         Assert.Contains($"warning: {_directory.File("chat_template.jinja")}: line 2: {{% if %}} is never closed; ", said, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("""{"chat_template": 5}""", "chat_template is neither a text nor a list of named ones")]
+    [InlineData("""{"chat_template": [{"name": "rag", "template": "x"}]}""", "chat_template has no template named \"default\"")]
+    public void A_template_that_is_none_is_a_warning(string config, string defect)
+    {
+        Write(config);
+        Assert.StartsWith($"{_directory.File("tokenizer_config.json")}: {defect}; ", ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2").Warning, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_template_that_is_no_utf_8_is_a_warning_and_nothing_is_said_of_what_it_exports()
+    {
+        File.WriteAllBytes(_directory.File("chat_template.jinja"), [.. Encoding.UTF8.GetBytes(Helpful), 0xFF]);
+        var template = ChatTemplate.Of(new DataConfig { Train = [], System = "" }, _directory.Path, "qwen2");
+        Assert.StartsWith($"{_directory.File("chat_template.jinja")}: is not UTF-8; ", template.Warning, StringComparison.Ordinal);
+        Assert.DoesNotContain("exported", template.Explanation, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -194,11 +213,14 @@ public sealed class JinjaTemplateTests : IDisposable
     [InlineData("7")]
     [InlineData("null")]
     [InlineData("\"\"")]
-    public void What_is_no_template_counts_as_none(string template)
+    public void What_is_no_template_is_left_alone_and_the_familys_counts(string template)
     {
-        Write($"{{\"chat_template\": {template}}}");
-        Assert.Null(JinjaTemplate.Find(_directory.Path));
+        string config = $"{{\"chat_template\": {template}}}";
+        Write(config);
+        Assert.Equal(template is not ("null" or "\"\""), JinjaTemplate.Find(_directory.Path)?.Defect is not null);
+        Assert.StartsWith("<|im_start|>system\nYou are Qwen", Render(ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2")), StringComparison.Ordinal);
         JinjaTemplate.SetDefaultSystem(_directory.Path, "Mine.");
+        Assert.Equal(config, File.ReadAllText(_directory.File("tokenizer_config.json")));
     }
 
     [Fact]
