@@ -1,4 +1,4 @@
-"""Rotary, SwiGLU and cross-entropy of the CUDA engine beside the same by PyTorch's operators: microseconds, and bytes that must
+"""Rotary, SwiGLU, cross-entropy, RMSNorm and AdamW of the CUDA engine beside the same by PyTorch's operators: microseconds, and bytes that must
 move over that time.
 
     python3 benchmarks/H200/rows.py native/build/cuda/libtrainer_kernels.so
@@ -26,6 +26,13 @@ Forward = struct("Forward", ("reserved", U32), ("tokens", I64), ("width", I64), 
                  ("out_stride", I64))
 Backward = struct("Backward", ("reserved", U32), ("tokens", I64), ("width", I64), ("gate_up", P), ("gate_up_stride", I64), ("dout", P),
                   ("dout_stride", I64), ("dgate_up", P), ("dgate_up_stride", I64))
+Norm = struct("Norm", ("weight_dtype", I32), ("tokens", I64), ("heads", I64), ("width", I64), ("epsilon", F), ("reserved", U32), ("x", Tensor),
+              ("residual", Tensor), ("sum", Tensor), ("y", Tensor), ("weight", P), ("rstd", P))
+NormBackward = struct("NormBackward", ("weight_dtype", I32), ("tokens", I64), ("heads", I64), ("width", I64), ("sum", Tensor), ("dy", Tensor),
+                      ("dsum", Tensor), ("dx", Tensor), ("weight", P), ("dweight", P), ("rstd", P), ("scratch", P), ("scratch_bytes", I64))
+D = C.c_double
+Step = struct("Step", ("reserved", U32), ("count", I64), ("parameter", P), ("first", P), ("second", P), ("gradient", P), ("copy", P), ("lr", D),
+              ("beta1", D), ("beta2", D), ("epsilon", D), ("decay", D), ("scale", D), ("step", I64))
 Entropy = struct("Entropy", ("write_gradient", I32), ("rows", I64), ("vocabulary", I64), ("logits", P), ("stride", I64), ("labels", P),
                  ("loss", P), ("scale", F), ("reserved", U32))
 
@@ -103,6 +110,68 @@ def main():
     same("cross-entropy, loss", loss.sum(), expected[0], 1e-5)
     same("cross-entropy, gradient", logits, expected[1])
     report("cross-entropy of 1,766 rows of 151,936, with gradient", 4 * logits.numel(), call, cross_entropy)
+    del logits, kept
+
+    norms(library, t, bf16)
+    adamw(library, f, bf16)
+
+
+def norms(library, t, bf16):
+    """The norms of a block of Qwen3-1.7B: of its rows, with the residual, and of its query heads in the rows of q, k and v."""
+    for name, heads, width, stride, residual in (("2,048 columns and residual", 1, 2048, 2048, True), ("16 heads of 128 in rows of 4,096", 16, 128, 4096, False)):
+        x, other, dy, dsum = (torch.randn(t, stride, **bf16)[:, :heads * width] for _ in range(4))
+        y, total, dx = (torch.empty(t, heads * width, **bf16) for _ in range(3))
+        weight, dweight, rstd = torch.randn(width, **bf16), torch.empty(width, **bf16), torch.empty(t * heads, device="cuda")
+        here = lambda a: Tensor(a.data_ptr(), a.stride(0), width)
+        none = Tensor(None, 0, 0)
+        bytes = I64()
+        if library.tn_rms_norm_backward_scratch_bytes(1, I64(t), I64(heads), I64(width), C.byref(bytes)):
+            raise RuntimeError(library.tn_last_error().decode())
+        scratch = torch.empty(bytes.value, device="cuda", dtype=torch.uint8)
+        forward = Norm(C.sizeof(Norm), 1, 2, 2, t, heads, width, 1e-6, 0, here(x), here(other) if residual else none,
+                       here(total) if residual else none, here(y), weight.data_ptr(), rstd.data_ptr())
+        backward = NormBackward(C.sizeof(NormBackward), 1, 2, 2, t, heads, width, here(total if residual else x), here(dy), here(dsum) if residual else none,
+                                here(dx), weight.data_ptr(), dweight.data_ptr(), rstd.data_ptr(), scratch.data_ptr(), bytes.value)
+        split = lambda a: a.unflatten(1, (heads, width))
+
+        def their_forward():
+            added = split(x + other if residual else x)
+            return torch.ops.aten._fused_rms_norm(added, [width], weight, 1e-6)
+
+        def their_backward():
+            d, dw = torch.ops.aten._fused_rms_norm_backward(split(dy), added, [width], theirs, weight, [True, True])
+            return (d.add_(split(dsum)) if residual else d), dw
+
+        calls = caller(library, "tn_rms_norm_forward", forward), caller(library, "tn_rms_norm_backward", backward)
+        for c in calls: c()
+        added = split(x + other if residual else x)
+        expected, theirs = their_forward()
+        same("RMSNorm", split(y), expected)
+        same("RMSNorm, gradient", split(dx), their_backward()[0])
+        same("RMSNorm, gradient of the weight", dweight, their_backward()[1])
+        rows = 2 * t * heads * width
+        report("RMSNorm, " + name, rows * (4 if residual else 2), calls[0], their_forward)
+        report("RMSNorm, gradient, " + name, rows * (4 if residual else 3), calls[1], their_backward)
+
+
+def adamw(library, f, bf16):
+    """A step on one weight with float32 master and moments, gradient and copy in bf16."""
+    shape = 2 * f, 2048
+    start, gradient, copy = torch.randn(shape, device="cuda"), torch.randn(shape, **bf16), torch.empty(shape, **bf16)
+    ours, theirs = ([start.clone(), torch.zeros_like(start), torch.zeros_like(start)] for _ in range(2))
+    args = Step(C.sizeof(Step), 1, 2, 0, start.numel(), *(x.data_ptr() for x in ours), gradient.data_ptr(), copy.data_ptr(), 1e-3, 0.9, 0.999, 1e-8, 0.1, 0.5, 1)
+    step = torch.ones((), device="cuda")
+
+    def their_step():
+        torch._fused_adamw_([theirs[0]], [gradient.float().mul_(0.5)], [theirs[1]], [theirs[2]], [], [step], lr=1e-3, beta1=0.9, beta2=0.999,
+                            weight_decay=0.1, eps=1e-8, amsgrad=False, maximize=False)
+        copy.copy_(theirs[0])
+
+    call = caller(library, "tn_adamw", args)
+    call()
+    their_step()
+    same("AdamW", ours[0], theirs[0], 1e-6)
+    report("AdamW, %d million weights" % (start.numel() / 1e6), start.numel() * 28, call, their_step)
 
 
 if __name__ == "__main__":

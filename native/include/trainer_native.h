@@ -18,7 +18,7 @@
  * Errors. Every function answers a tn_status and has written nothing where it refuses an argument.
  *   tn_last_error() tells the calling thread what was wrong, beginning with the argument's name.
  *   TN_INVALID_ARGUMENT: a rule written beside an argument is violated; TN_UNSUPPORTED: the engine of that device is
- *   not in this build, or does not have this operation: CUDA has attention, rotary, SwiGLU and cross-entropy; TN_CUDA_ERROR: a launch failed; TN_OUT_OF_MEMORY: the host refused working memory;
+ *   not in this build, or does not have this operation: CUDA lacks matmul, sum_of_squares and dropout; TN_CUDA_ERROR: a launch failed; TN_OUT_OF_MEMORY: the host refused working memory;
  *   TN_INTERNAL: a defect of this library.
  * Stability. Enum values are only ever appended. Each struct is led by struct_size = sizeof(the struct) as the caller
  *   compiled it; another size is refused. tn_abi_version() changes with every incompatible change. */
@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #define TN_API __attribute__((visibility("default")))
-#define TN_ABI_VERSION 4
+#define TN_ABI_VERSION 5
 #define TN_IGNORE_INDEX (-100)
 
 typedef int32_t tn_status;
@@ -160,7 +160,9 @@ TN_API tn_status tn_attention_backward_scratch_bytes(const tn_attention_shape* s
 
 /* ---- RMSNorm ----
  * sum = x + residual (rounded to dtype; sum = x without a residual); rstd = 1/sqrt(mean(sum^2) + epsilon) over the last
- * axis; y = sum * rstd * weight. Per-head norm is the case N > 1; one weight [D] serves all heads. */
+ * axis; y = sum * rstd * weight. Per-head norm is the case N > 1; one weight [D] serves all heads.
+ * On CUDA D is a multiple of 8 up to 8,192 (else TN_UNSUPPORTED), strides are multiples of 8, and x, residual, sum, y, dy, dsum, dx,
+ * weight and scratch are aligned to 16 bytes. */
 
 typedef struct tn_rms_norm_forward_args {
     uint32_t struct_size;
@@ -182,6 +184,10 @@ typedef struct tn_rms_norm_forward_args {
 
 TN_API tn_status tn_rms_norm_forward(const tn_rms_norm_forward_args* args, void* stream);
 
+/* Writes to *bytes how much scratch tn_rms_norm_backward needs for dweight: none on the CPU, on CUDA the float32 sums of up to 528
+ * groups of rows. */
+TN_API tn_status tn_rms_norm_backward_scratch_bytes(tn_device device, int64_t tokens, int64_t heads, int64_t width, int64_t* bytes);
+
 typedef struct tn_rms_norm_backward_args {
     uint32_t struct_size;
     tn_device device;
@@ -197,6 +203,8 @@ typedef struct tn_rms_norm_backward_args {
     const void* weight_D;
     void* dweight_D;             /* optional, written, contiguous */
     const float* rstd_TN;
+    void* scratch;               /* where dweight is wanted and scratch is needed */
+    int64_t scratch_bytes;       /* of scratch, at least what tn_rms_norm_backward_scratch_bytes says */
 } tn_rms_norm_backward_args;
 
 TN_API tn_status tn_rms_norm_backward(const tn_rms_norm_backward_args* args, void* stream);

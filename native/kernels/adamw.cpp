@@ -1,15 +1,18 @@
 #include "engine.h"
+#ifdef TN_HAS_CUDA
+#include "cuda/engine.h"
+#endif
 #include "status.h"
 
 #include <cmath>
 
 using namespace trainer;
 
-tn_status tn_adamw(const tn_adamw_args* args, void*) {
+tn_status tn_adamw(const tn_adamw_args* args, [[maybe_unused]] void* stream) {
     return guard([&] {
         require(args != nullptr, "args", "is null");
         require_struct_size(args->struct_size, sizeof *args);
-        require_device(args->device);
+        (void)on_cuda(args->device);
         require_dtype(args->gradient_dtype, "gradient_dtype");
         require(args->reserved == 0, "reserved", "must be 0");
         require(args->count >= 0, "count", "must not be negative");
@@ -25,6 +28,9 @@ tn_status tn_adamw(const tn_adamw_args* args, void*) {
         require(args->first_moment != nullptr, "first_moment", "is null");
         require(args->second_moment != nullptr, "second_moment", "is null");
         require(args->gradient != nullptr, "gradient", "is null");
+#ifdef TN_HAS_CUDA
+        if (on_cuda(args->device)) return cuda::adamw(*args, stream);
+#endif
         cpu_engine().adamw(*args);
     });
 }
@@ -40,13 +46,16 @@ tn_status tn_sum_of_squares(tn_device device, tn_dtype dtype, int64_t count, con
     });
 }
 
-tn_status tn_accumulate(tn_device device, tn_dtype addend_dtype, int64_t count, float* sum, const void* addend, void*) {
+tn_status tn_accumulate(tn_device device, tn_dtype addend_dtype, int64_t count, float* sum, const void* addend, [[maybe_unused]] void* stream) {
     return guard([&] {
-        require_device(device);
+        (void)on_cuda(device);
         require_dtype(addend_dtype, "addend_dtype");
         require(count >= 0, "count", "must not be negative");
         require(count == 0 || sum != nullptr, "sum", "is null");
         require(count == 0 || addend != nullptr, "addend", "is null");
+#ifdef TN_HAS_CUDA
+        if (on_cuda(device)) return cuda::accumulate(addend_dtype, count, sum, addend, stream);
+#endif
         cpu_engine().accumulate(addend_dtype, count, sum, addend);
     });
 }

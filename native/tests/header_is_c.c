@@ -6,7 +6,7 @@ _Static_assert(sizeof(tn_attention_shape) == 72, "tn_attention_shape");
 _Static_assert(sizeof(tn_attention_forward_args) == 184, "tn_attention_forward_args");
 _Static_assert(sizeof(tn_attention_backward_args) == 296, "tn_attention_backward_args");
 _Static_assert(sizeof(tn_rms_norm_forward_args) == 160, "tn_rms_norm_forward_args");
-_Static_assert(sizeof(tn_rms_norm_backward_args) == 160, "tn_rms_norm_backward_args");
+_Static_assert(sizeof(tn_rms_norm_backward_args) == 176, "tn_rms_norm_backward_args");
 _Static_assert(sizeof(tn_rotary_args) == 104, "tn_rotary_args");
 _Static_assert(sizeof(tn_swiglu_forward_args) == 64, "tn_swiglu_forward_args");
 _Static_assert(sizeof(tn_swiglu_backward_args) == 80, "tn_swiglu_backward_args");

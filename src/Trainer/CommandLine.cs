@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Net;
 using System.Text.RegularExpressions;
+using TorchSharp;
 using Trainer.Contracts;
 using Trainer.Worker;
 
@@ -55,6 +56,11 @@ internal static partial class CommandLine
                 HttpStatusCode.BadRequest or HttpStatusCode.Conflict => ExitCode.Usage,
                 _ => ExitCode.Unreachable,
             };
+        }
+        catch (TorchException error)
+        {
+            await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
+            return ExitCode.JobFailed;
         }
         catch (OperationCanceledException)
         {

@@ -15,10 +15,7 @@ TN_INLINE void block(int64_t k, const float* a, int64_t row_stride, int64_t colu
     for (int64_t begin = 0; begin < k || begin == 0; begin += chain) {
         f32x8 left[rows], right[rows];
 #pragma GCC unroll 6
-        for (int i = 0; i < rows; ++i) {
-            left[i] = begin == 0 && add ? load(c + i * ldc) : splat(0);
-            right[i] = begin == 0 && add ? load(c + i * ldc + lanes) : splat(0);
-        }
+        for (int i = 0; i < rows; ++i) left[i] = right[i] = splat(0);
         for (int64_t p = begin; p < k && p < begin + chain; ++p) {
             const f32x8 b_left = load(b), b_right = load(b + lanes);
 #pragma GCC unroll 6
@@ -32,7 +29,7 @@ TN_INLINE void block(int64_t k, const float* a, int64_t row_stride, int64_t colu
         }
 #pragma GCC unroll 6
         for (int i = 0; i < rows; ++i) {
-            if (begin > 0) {
+            if (begin > 0 || add) {
                 left[i] += load(c + i * ldc);
                 right[i] += load(c + i * ldc + lanes);
             }

@@ -25,6 +25,13 @@ public static class Fused
         return (Aten.Call("_fused_rms_norm_backward", dy, x, shape, rstd, weight, mask), null);
     }
 
+    /// <summary>On CUDA, from 2.8.</summary>
+    public static bool HasWideProduct { get; } = Aten.Has("addmm.dtype_out");
+
+    /// <summary>The product of two 16-bit matrices into a float32 one, or added to it, not rounded on its way.</summary>
+    public static void WideProduct(Tensor left, Tensor right, Tensor into, bool accumulate) =>
+        Aten.Run("addmm.dtype_out", into, left, right, ScalarType.Float32, (Scalar)(accumulate ? 1.0 : 0.0), (Scalar)1.0, into);
+
     /// <summary>The gradient of silu at x into a tensor or slice of one.</summary>
     public static void SiluBackward(Tensor gradient, Tensor x, Tensor into) => Aten.Run("silu_backward.grad_input", gradient, x, into);
 
@@ -40,19 +47,11 @@ public static class Fused
         Aten.Run("_fused_adamw_", parameters, gradients, expAvgs, expAvgSqs, Array.Empty<Tensor>(), steps,
             learningRate, beta1, beta2, weightDecay, epsilon, false, false);
 
-    public static void Scale(Tensor[] tensors, double factor) => Aten.Run("_foreach_mul_.Scalar", tensors, (Scalar)factor);
-
-    public static void Zero(Tensor[] tensors) => Aten.Run("_foreach_zero_", tensors);
-
-    public static void Add(Tensor[] tensors, Tensor[] addends) => Aten.Run("_foreach_add_.List", tensors, addends);
-
-    public static void Copy(Tensor[] targets, Tensor[] sources) => Aten.Run("_foreach_copy_", targets, sources);
-
-    /// <summary>The L2 norm of all tensors together, a scalar on their device.</summary>
+    /// <summary>The L2 norm of all tensors together, a scalar on their device, from float32 norms of each. From 2.4.</summary>
     public static Tensor Norm(Tensor[] tensors)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor[] norms = Aten.List("_foreach_norm.Scalar", tensors, (Scalar)2.0);
+        Tensor[] norms = Aten.List("_foreach_norm.Scalar", tensors, (Scalar)2.0, ScalarType.Float32);
         return stack(norms).to(ScalarType.Float64).square().sum().sqrt().MoveToOuterDisposeScope();
     }
 

@@ -31,6 +31,13 @@ public static class AdamWKernel
         grad.RequireShape(master.shape);
         bf16Copy?.RequireDtype(bfloat16);
         bf16Copy?.RequireShape(master.shape);
+        if (TorchOps.StandIn(master))
+        {
+            TorchOps.AdamW(master, expAvg, expAvgSq, grad, lr, beta1, beta2, eps, weightDecay, step, gradScale);
+            bf16Copy?.copy_(master);
+            return;
+        }
+
         using Tensor? gradCopy = grad.is_contiguous() ? null : grad.contiguous();
         var args = new tn_adamw_args
         {
@@ -50,7 +57,7 @@ public static class AdamWKernel
             gradient_scale = gradScale,
             step = step,
         };
-        KernelException.ThrowIfFailed(TrainerKernels.tn_adamw(args, 0));
+        KernelException.ThrowIfFailed(TrainerKernels.tn_adamw(args, master.KernelStream()));
     }
 
     /// <summary>Accumulated in float64, in an order that does not depend on the number of threads.</summary>
@@ -76,8 +83,14 @@ public static class AdamWKernel
     {
         sum_f32.RequireDtype(float32);
         addend.RequireShape(sum_f32.shape);
+        if (TorchOps.StandIn(sum_f32))
+        {
+            sum_f32.add_(addend);
+            return;
+        }
+
         using Tensor? copy = addend.is_contiguous() ? null : addend.contiguous();
         KernelException.ThrowIfFailed(TrainerKernels.tn_accumulate(sum_f32.KernelDevice(), addend.KernelDtype(),
-            addend.NumberOfElements, sum_f32.Elements(), (copy ?? addend).DataPointer, 0));
+            addend.NumberOfElements, sum_f32.Elements(), (copy ?? addend).DataPointer, sum_f32.KernelStream()));
     }
 }

@@ -30,8 +30,14 @@ internal sealed class DropoutFunction : autograd.SingleTensorFunction<DropoutFun
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output) =>
         [Drop(grad_output, (double)ctx.get_data("probability"), (ulong)ctx.get_data("seed")), null!, null!];
 
-    private static Tensor Drop(Tensor x, double probability, ulong seed)
+    /// <summary>x itself where nothing is dropped.</summary>
+    public static Tensor Drop(Tensor x, double probability, ulong seed)
     {
+        if (probability == 0)
+        {
+            return x;
+        }
+
         if (x.KernelDevice() == KernelDevice.Cuda)
         {
             return TorchOps.Dropout(x, probability, seed);

@@ -119,6 +119,8 @@ internal struct tn_rms_norm_backward_args
     public nint weight_D;
     public nint dweight_D;
     public nint rstd_TN;
+    public nint scratch;
+    public long scratch_bytes;
 
     public tn_rms_norm_backward_args() => struct_size = (uint)Unsafe.SizeOf<tn_rms_norm_backward_args>();
 }

@@ -22,26 +22,40 @@ internal sealed class LinearFunction : autograd.SingleTensorFunction<LinearFunct
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
         var (x_TI, weight_OI) = ((Tensor)vars[0], (Tensor)vars[1]);
+        (Tensor rows_TI, Tensor y_TO) = Product(x_TI, weight_OI, vars[2] as Tensor);
+        ctx.save_for_backward([ctx.needs_input_grad(1) ? rows_TI : null!, weight_OI]);
+        return y_TO;
+    }
+
+    /// <summary>x as kernels read it, and x · weightᵀ + bias.</summary>
+    public static (Tensor Rows_TI, Tensor Y_TO) Product(Tensor x_TI, Tensor weight_OI, Tensor? bias_O)
+    {
         x_TI.KernelDtype();
         x_TI.RequireShape([-1, -1]);
         weight_OI.RequireDtype(x_TI.dtype);
         weight_OI.RequireShape([-1, x_TI.size(1)]);
         Tensor rows_TI = x_TI.AsRows();
         Tensor y_TO = Matmul.Forward(rows_TI, weight_OI.AsRows());
-        if (vars[2] is Tensor bias_O)
+        if (bias_O is not null)
         {
             bias_O.RequireDtype(x_TI.dtype);
             bias_O.RequireShape([weight_OI.size(0)]);
             y_TO.add_(bias_O);
         }
-        ctx.save_for_backward([ctx.needs_input_grad(1) ? rows_TI : null!, weight_OI]);
-        return y_TO;
+
+        return (rows_TI, y_TO);
     }
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
         List<Tensor> saved = ctx.get_saved_variables();
-        var (x_TI, weight_OI, dy_TO) = (saved[0], saved[1], grad_output.AsRows());
+        (Tensor? dx_TI, Tensor? dweight_OI, Tensor? dbias_O) = Gradients(ctx, saved[0], saved[1], grad_output.AsRows());
+        return [dx_TI!, dweight_OI!, dbias_O!];
+    }
+
+    /// <summary>Of the first three arguments, those that are wanted.</summary>
+    public static (Tensor? Dx_TI, Tensor? Dweight_OI, Tensor? Dbias_O) Gradients(autograd.AutogradContext ctx, Tensor? x_TI, Tensor weight_OI, Tensor dy_TO)
+    {
         Tensor? dx_TI = null, dweight_OI = null, dbias_O = null;
         if (ctx.needs_input_grad(0))
         {
@@ -51,7 +65,7 @@ internal sealed class LinearFunction : autograd.SingleTensorFunction<LinearFunct
         if (ctx.needs_input_grad(1))
         {
             dweight_OI = empty(weight_OI.shape, weight_OI.dtype, weight_OI.device);
-            Matmul.WeightGradient(dy_TO, x_TI, dweight_OI);
+            Matmul.WeightGradient(dy_TO, x_TI!, dweight_OI);
         }
         if (ctx.needs_input_grad(2))
         {
@@ -59,6 +73,6 @@ internal sealed class LinearFunction : autograd.SingleTensorFunction<LinearFunct
             ScalarType wide = dy_TO.KernelDevice() == KernelDevice.Cuda ? float32 : float64;
             dbias_O = dy_TO.sum(0, type: wide).to(dy_TO.dtype);
         }
-        return [dx_TI!, dweight_OI!, dbias_O!];
+        return (dx_TI, dweight_OI, dbias_O);
     }
 }

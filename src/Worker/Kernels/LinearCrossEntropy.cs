@@ -100,7 +100,7 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
 
         public Tensor? DHidden_RD { get; } = wantsHidden ? empty(hidden_RD.shape, hidden_RD.dtype, hidden_RD.device) : null;
 
-        public Tensor? DWeight_VD { get; } = wantsWeight ? zeros(weight_VD.shape, float32, weight_VD.device) : null;
+        public Tensor? DWeight_VD { get; } = wantsWeight ? labels_R.size(0) == 0 ? zeros(weight_VD.shape, float32, weight_VD.device) : empty(weight_VD.shape, float32, weight_VD.device) : null;
 
         public void Add(long begin, long count)
         {
@@ -115,7 +115,7 @@ internal sealed class LinearCrossEntropyFunction : autograd.SingleTensorFunction
             }
             if (DWeight_VD is not null)
             {
-                Matmul.WeightGradient(logits_CV, hidden_CD, DWeight_VD, accumulate: true);
+                Matmul.WeightGradient(logits_CV, hidden_CD, DWeight_VD, accumulate: begin > 0);
             }
         }
 

@@ -1,3 +1,4 @@
+using TorchSharp.Extras;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Kernels;
@@ -21,8 +22,12 @@ internal static class Matmul
         return y_TO;
     }
 
-    /// <summary>dy · weight, [T, O] and [O, I] into [T, I]: the gradient of x.</summary>
-    public static void InputGradient(Tensor dy_TO, Tensor weight_OI, Tensor dx_TI) => Run(dy_TO, false, weight_OI, false, dx_TI, false);
+    /// <summary>The same, added to y.</summary>
+    public static void AddForward(Tensor x_TI, Tensor weight_OI, Tensor y_TO) => Run(x_TI, false, weight_OI, true, y_TO, true);
+
+    /// <summary>dy · weight, [T, O] and [O, I] into [T, I], or added to it: the gradient of x.</summary>
+    public static void InputGradient(Tensor dy_TO, Tensor weight_OI, Tensor dx_TI, bool accumulate = false) =>
+        Run(dy_TO, false, weight_OI, false, dx_TI, accumulate);
 
     /// <summary>dyᵀ · x, [T, O] and [T, I] into [O, I] of any dtype, or added to it: the gradient of the weight.</summary>
     public static void WeightGradient(Tensor dy_TO, Tensor x_TI, Tensor dweight_OI, bool accumulate = false) =>
@@ -34,9 +39,23 @@ internal static class Matmul
         {
             using TorchSharp.DisposeScope scope = NewDisposeScope();
             Tensor left_MK = aTransposed ? a.t() : a, right_KN = bTransposed ? b.t() : b;
-            _ = c_MN.dtype == a.dtype ? c_MN.addmm_(left_MK, right_KN, beta: accumulate ? 1 : 0)
-                : accumulate ? c_MN.add_(left_MK.mm(right_KN))
-                : c_MN.copy_(left_MK.mm(right_KN));
+            if (c_MN.dtype == a.dtype)
+            {
+                c_MN.addmm_(left_MK, right_KN, beta: accumulate ? 1 : 0);
+            }
+            else if (c_MN.dtype == float32 && Fused.HasWideProduct)
+            {
+                Fused.WideProduct(left_MK, right_KN, c_MN, accumulate);
+            }
+            else if (accumulate)
+            {
+                c_MN.add_(left_MK.mm(right_KN));
+            }
+            else
+            {
+                c_MN.copy_(left_MK.mm(right_KN));
+            }
+
             return;
         }
         tn_tensor left = a.View(), right = b.View(), result = c_MN.View();

@@ -77,7 +77,7 @@ internal static class RmsNormKernel
         Tensor rows = x.Flattened();
         residual?.RequireDtype(x.dtype);
         residual?.RequireShape(shape);
-        if (x.KernelDevice() == KernelDevice.Cuda)
+        if (StandIn(weight, rows, residual?.Flattened()))
         {
             Tensor added = residual is null ? rows : rows + residual.Flattened();
             (Tensor normed, Tensor perRow) = TorchOps.RmsNorm(added, weight, epsilon);
@@ -107,7 +107,7 @@ internal static class RmsNormKernel
             weight_D = weight.Elements(),
             rstd_TN = rstd.Elements(),
         };
-        KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_forward(args, 0));
+        KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_forward(args, x.KernelStream()));
         return (y.reshape(shape), sum?.reshape(shape), rstd);
     }
 
@@ -119,13 +119,21 @@ internal static class RmsNormKernel
     /// <param name="wantsWeight">Whether dweight is computed.</param>
     public static (Tensor Dx, Tensor? Dweight) Backward(Tensor sum, Tensor weight, Tensor rstd, Tensor dy, Tensor? dsum, bool wantsWeight)
     {
-        Tensor rows = sum.Flattened();
-        if (sum.KernelDevice() == KernelDevice.Cuda)
+        Tensor rows = sum.Flattened(), dyRows = dy.Flattened();
+        Tensor? dsumRows = dsum?.Flattened();
+        if (StandIn(weight, rows, dyRows, dsumRows))
         {
-            (Tensor through, Tensor? ofWeight) = TorchOps.RmsNormBackward(rows, weight, rstd, dy.Flattened(), wantsWeight);
-            return ((dsum is null ? through : through.add_(dsum.Flattened())).reshape(sum.shape), ofWeight);
+            (Tensor through, Tensor? ofWeight) = TorchOps.RmsNormBackward(rows, weight, rstd.view([.. rows.shape[..^1], 1]), dyRows, wantsWeight);
+            return ((dsumRows is null ? through : through.add_(dsumRows)).reshape(sum.shape), ofWeight);
         }
 
+        long tokens = rows.size(0), heads = rows.Dimensions == 3 ? rows.size(1) : 1, width = rows.size(-1), needed = 0;
+        if (wantsWeight)
+        {
+            KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_backward_scratch_bytes(sum.KernelDevice(), tokens, heads, width, out needed));
+        }
+
+        Tensor scratch = empty([needed], uint8, sum.device);
         Tensor dx = empty(rows.shape, sum.dtype, sum.device);
         Tensor? dweight = wantsWeight ? empty(weight.shape, weight.dtype, weight.device) : null;
         var args = new tn_rms_norm_backward_args
@@ -133,20 +141,30 @@ internal static class RmsNormKernel
             device = sum.KernelDevice(),
             dtype = sum.KernelDtype(),
             weight_dtype = weight.KernelDtype(),
-            tokens = rows.size(0),
-            heads = rows.Dimensions == 3 ? rows.size(1) : 1,
-            width = rows.size(-1),
+            tokens = tokens,
+            heads = heads,
+            width = width,
             sum_TND = rows.View(),
-            dy_TND = dy.Flattened().View(),
-            dsum_TND = dsum?.Flattened().View() ?? default,
+            dy_TND = dyRows.View(),
+            dsum_TND = dsumRows?.View() ?? default,
             dx_TND = dx.View(),
             weight_D = weight.Elements(),
             dweight_D = dweight?.Elements() ?? 0,
             rstd_TN = rstd.Elements(),
+            scratch = needed > 0 ? scratch.DataPointer : 0,
+            scratch_bytes = needed,
         };
-        KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_backward(args, 0));
+        KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_backward(args, sum.KernelStream()));
         return (dx.reshape(sum.shape), dweight);
     }
+
+    /// <summary>Whether GPUs have these as libtorch's operators: the kernels take rows of eights, in the places of eights.</summary>
+    private static bool StandIn(Tensor weight, params Tensor?[] rows) =>
+        rows[0]!.KernelDevice() == KernelDevice.Cuda
+        && (TorchOps.StandIn(weight) || weight.size(0) % 8 != 0 || weight.size(0) > 8192 || !IsAligned(weight) || rows.Any(each => each is not null && !IsAligned(each)));
+
+    private static bool IsAligned(Tensor tensor) =>
+        tensor.DataPointer % 16 == 0 && tensor.stride()[..^1].Zip(tensor.shape).All(axis => axis.Second == 1 || axis.First % 8 == 0);
 
     private static void RequireWeight(Tensor x, Tensor weight)
     {

@@ -12,7 +12,7 @@ internal static class TorchOps
 {
     private static readonly Lazy<bool> s_kernelsRunOnGpu = new(() => KernelFacts.Probe().RunsOnGpu);
 
-    /// <summary>Whether rotary, SwiGLU and cross-entropy of tensors like this one are left to libtorch.</summary>
+    /// <summary>Whether what is done to tensors like this one is left to libtorch.</summary>
     public static bool StandIn(Tensor tensor) => tensor.KernelDevice() == KernelDevice.Cuda && !s_kernelsRunOnGpu.Value;
 
     /// <returns>Rstd has the shape of x with 1 as its last dimension.</returns>
@@ -80,6 +80,15 @@ internal static class TorchOps
         }
 
         return -picked_C1.sum(float64);
+    }
+
+    /// <summary>One step on a master and its moments, outside autograd.</summary>
+    public static void AdamW(Tensor master, Tensor expAvg, Tensor expAvgSq, Tensor gradient, double learningRate, double beta1, double beta2,
+        double epsilon, double weightDecay, long step, double gradientScale)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor steps = full([], (float)step, float32, master.device);
+        Fused.AdamW([master], [gradient.to(float32) * gradientScale], [expAvg], [expAvgSq], [steps], learningRate, beta1, beta2, weightDecay, epsilon);
     }
 
     /// <summary>The same mask for the same seed, shape and kind of device.</summary>

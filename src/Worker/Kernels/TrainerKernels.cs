@@ -12,7 +12,7 @@ namespace Trainer.Worker.Kernels;
 /// </summary>
 internal static partial class TrainerKernels
 {
-    public const int AbiVersion = 4;
+    public const int AbiVersion = 5;
     public const long IgnoreIndex = -100;
 
     private const string Library = KernelLibrary.Name;
@@ -30,6 +30,7 @@ internal static partial class TrainerKernels
     [LibraryImport(Library)] internal static partial KernelStatus tn_attention_backward(in tn_attention_backward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_attention_backward_scratch_bytes(in tn_attention_shape shape, int deterministic, out long bytes);
     [LibraryImport(Library)] internal static partial KernelStatus tn_rms_norm_forward(in tn_rms_norm_forward_args args, nint stream);
+    [LibraryImport(Library)] internal static partial KernelStatus tn_rms_norm_backward_scratch_bytes(KernelDevice device, long tokens, long heads, long width, out long bytes);
     [LibraryImport(Library)] internal static partial KernelStatus tn_rms_norm_backward(in tn_rms_norm_backward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_rotary(in tn_rotary_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_swiglu_forward(in tn_swiglu_forward_args args, nint stream);

@@ -44,24 +44,9 @@ public sealed class LinearLayer
 
     /// <summary>x [T, inputs] to [T, sum of outputs].</summary>
     /// <param name="dropoutSeed">Differs for each micro-batch; recomputation passes the same again.</param>
-    public Tensor Forward(Tensor x, ulong dropoutSeed)
-    {
-        Tensor y = Ops.Linear(x, Weight, Bias);
-        if (_adapters.Count == 0)
-        {
-            return y;
-        }
-
-        var columns = new List<Tensor>();
-        foreach (Part part in Parts)
-        {
-            Tensor slice = y.narrow(1, part.Row, part.OutFeatures);
-            LoraAdapter? adapter = _adapters.Find(a => a.Part == part).Adapter;
-            columns.Add(adapter is null ? slice : slice + adapter.Forward(x, dropoutSeed));
-        }
-
-        return columns.Count == 1 ? columns[0] : cat(columns, 1);
-    }
+    public Tensor Forward(Tensor x, ulong dropoutSeed) => _adapters.Count == 0
+        ? Ops.Linear(x, Weight, Bias)
+        : Ops.Linear(x, Weight, Bias, [.. _adapters.Select(each => each.Adapter.ChangeOf(each.Part, dropoutSeed))]);
 
     public void Attach(Part part, LoraAdapter adapter) => _adapters.Add((part, adapter));
 
@@ -111,12 +96,9 @@ public sealed class LoraAdapter
     /// <summary>[outputs, rank], float32.</summary>
     public Parameter B { get; }
 
-    public Tensor Forward(Tensor x, ulong dropoutSeed)
-    {
-        Tensor input = _dropout > 0 && dropoutSeed != 0 ? Ops.Dropout(x, _dropout, dropoutSeed ^ _salt) : x;
-        Tensor down = Ops.Linear(input, A.to(x.dtype));
-        return Ops.Linear(down, B.to(x.dtype)) * Scale;
-    }
+    /// <param name="dropoutSeed">Zero turns dropout off.</param>
+    public LowRank ChangeOf(LinearLayer.Part part, ulong dropoutSeed) =>
+        new(part.Row, A, B, Scale, dropoutSeed == 0 ? 0 : _dropout, dropoutSeed ^ _salt);
 
     /// <summary>The weight's change, [outputs, inputs] in float32.</summary>
     public Tensor Delta() => matmul(B, A) * Scale;

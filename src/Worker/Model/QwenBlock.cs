@@ -60,9 +60,8 @@ public sealed class QwenBlock
 
         Tensor h_TD = Ops.RmsNorm(x_TD, InputNorm, _config.RmsNormEps);
         Tensor qkv = Qkv.Forward(h_TD, context.DropoutSeed);
-        Tensor q_TNH = qkv.narrow(1, 0, heads * size).view(tokens, heads, size);
-        Tensor k_TMH = qkv.narrow(1, heads * size, kvHeads * size).view(tokens, kvHeads, size);
-        Tensor v_TMH = qkv.narrow(1, (heads + kvHeads) * size, kvHeads * size).view(tokens, kvHeads, size);
+        Tensor[] parts = qkv.split([heads * size, kvHeads * size, kvHeads * size], 1);
+        Tensor q_TNH = parts[0].view(tokens, heads, size), k_TMH = parts[1].view(tokens, kvHeads, size), v_TMH = parts[2].view(tokens, kvHeads, size);
         if (_config.QkNorm)
         {
             q_TNH = Ops.RmsNorm(q_TNH, QNorm!, _config.RmsNormEps);

@@ -40,7 +40,7 @@ public static class TrainingBenchmark
             model.AttachLora(lora, seed: 1);
         }
 
-        using var optimizer = new AdamW(model.TrainedTensors(), new OptimizerConfig());
+        using var optimizer = new AdamW(model.TrainedTensors(), new OptimizerConfig(), sums: false);
         PackedBatch batch = Random(config.VocabSize, documents, tokens);
         var milliseconds = new List<double>();
         for (int step = 1; step <= WarmUps + steps; step++)

@@ -75,7 +75,7 @@ public sealed class TrainingRun : IDisposable
         _order = new SampleOrder(job.Seed, _data.Train.Count);
         _packer = new Packer(
             _data.Train, _order, checked(job.Training.GradientAccumulation * ranks.WorldSize), job.Training.BatchTokens, job.Training.BatchDocuments);
-        _optimizer = new AdamW(Model.TrainedTensors(), job.Optimizer);
+        _optimizer = new AdamW(Model.TrainedTensors(), job.Optimizer, sums: job.Training.GradientAccumulation * ranks.WorldSize > 1);
 
         TrainingFingerprint fingerprint = TrainingFingerprint.Of(job, _data.TrainedOn);
         ICheckpointStore store = CheckpointStore.Open(

@@ -1,0 +1,101 @@
+using TorchSharp.Extras;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Kernels;
+
+/// <summary>A low-rank change of some outputs of a linear layer: scale * B (A dropout(x)).</summary>
+/// <param name="Row">The first output that it changes.</param>
+/// <param name="A_RI">float32.</param>
+/// <param name="B_OR">float32; O outputs from <paramref name="Row"/> on.</param>
+/// <param name="Dropout">Probability, in [0, 1).</param>
+/// <param name="Seed">As for <see cref="Ops.Dropout"/>.</param>
+public sealed record LowRank(long Row, Tensor A_RI, Tensor B_OR, double Scale, double Dropout, ulong Seed);
+
+public static partial class Ops
+{
+    /// <summary><see cref="Linear(Tensor, Tensor, Tensor?)"/> and the changes of its outputs: products only, which add up in place.</summary>
+    /// <param name="x_TI">float32 or bfloat16; slices of columns are read in place.</param>
+    /// <param name="weight_OI">Dtype of x.</param>
+    /// <param name="bias_O">Dtype of x, or null.</param>
+    /// <param name="changes">Of outputs that differ.</param>
+    /// <returns>[T, O], contiguous, of x's dtype.</returns>
+    /// <exception cref="ArgumentException">Dtype or shape of the named tensor.</exception>
+    public static Tensor Linear(Tensor x_TI, Tensor weight_OI, Tensor? bias_O, IReadOnlyList<LowRank> changes) =>
+        LowRankLinearFunction.apply([x_TI, weight_OI, bias_O!, changes, .. changes.SelectMany(change => new object[] { change.A_RI, change.B_OR })]);
+}
+
+internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowRankLinearFunction>
+{
+    /// <summary>Arguments before the pairs of A and B.</summary>
+    private const int Before = 4;
+
+    public override string Name => "LowRankLinear";
+
+    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        var changes = (IReadOnlyList<LowRank>)vars[3];
+        (Tensor rows_TI, Tensor y_TO) = LinearFunction.Product((Tensor)vars[0], (Tensor)vars[1], vars[2] as Tensor);
+        List<Tensor> saved = [rows_TI, (Tensor)vars[1]];
+        foreach (LowRank change in changes)
+        {
+            (Tensor A_RI, Tensor B_OR) = (change.A_RI, change.B_OR);
+            A_RI.RequireDtype(float32);
+            A_RI.RequireShape([-1, rows_TI.size(1)]);
+            B_OR.RequireDtype(float32);
+            B_OR.RequireShape([-1, A_RI.size(0)]);
+            (Tensor a_RI, Tensor b_OR) = (A_RI.to(rows_TI.dtype), B_OR.to(rows_TI.dtype));
+            Tensor down_TR = Matmul.Forward(DropoutFunction.Drop(rows_TI, change.Dropout, change.Seed), a_RI).mul_(change.Scale);
+            Matmul.AddForward(down_TR, b_OR, y_TO.narrow(1, change.Row, b_OR.size(0)));
+            saved.AddRange([a_RI, b_OR, down_TR]);
+        }
+
+        ctx.save_data(nameof(changes), changes.Select(change => change with { A_RI = null!, B_OR = null! }).ToArray());
+        ctx.save_for_backward(saved);
+        return y_TO;
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        List<Tensor> saved = ctx.get_saved_variables();
+        (Tensor rows_TI, Tensor dy_TO) = (saved[0], grad_output.AsRows());
+        (Tensor? dx_TI, Tensor? dweight_OI, Tensor? dbias_O) = LinearFunction.Gradients(ctx, rows_TI, saved[1], dy_TO);
+        List<Tensor> gradients = [dx_TI!, dweight_OI!, dbias_O!, null!];
+        foreach (LowRank change in (LowRank[])ctx.get_data("changes"))
+        {
+            int at = gradients.Count;
+            int first = 2 + ((at - Before) / 2 * 3);
+            (Tensor a_RI, Tensor b_OR, Tensor down_TR) = (saved[first], saved[first + 1], saved[first + 2]);
+            Tensor part_TO = dy_TO.narrow(1, change.Row, b_OR.size(0));
+            Tensor? dA_RI = null, dB_OR = null;
+            if (ctx.needs_input_grad(at + 1))
+            {
+                dB_OR = empty(b_OR.shape, float32, b_OR.device);
+                Matmul.WeightGradient(part_TO, down_TR, dB_OR);
+            }
+
+            Tensor ddown_TR = empty(down_TR.shape, down_TR.dtype, down_TR.device);
+            Matmul.InputGradient(part_TO, b_OR, ddown_TR);
+            ddown_TR.mul_(change.Scale);
+            if (ctx.needs_input_grad(at))
+            {
+                dA_RI = empty(a_RI.shape, float32, a_RI.device);
+                Matmul.WeightGradient(ddown_TR, DropoutFunction.Drop(rows_TI, change.Dropout, change.Seed), dA_RI);
+            }
+
+            if (dx_TI is not null && change.Dropout == 0)
+            {
+                Matmul.InputGradient(ddown_TR, a_RI, dx_TI, accumulate: true);
+            }
+            else if (dx_TI is not null)
+            {
+                Tensor dropped_TI = empty(dx_TI.shape, dx_TI.dtype, dx_TI.device);
+                Matmul.InputGradient(ddown_TR, a_RI, dropped_TI);
+                dx_TI.add_(DropoutFunction.Drop(dropped_TI, change.Dropout, change.Seed));
+            }
+
+            gradients.AddRange([dA_RI!, dB_OR!]);
+        }
+
+        return gradients;
+    }
+}
