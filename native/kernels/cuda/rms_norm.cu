@@ -12,9 +12,9 @@ namespace {
 
 constexpr int piece = 8, most_width = 1024 * piece, warp = 32;
 
-// A thread block has as many rows at a time as fit into 128 threads, or one.
+// A thread block has as many rows at a time as fit into 256 threads, or one.
 template <int Lanes>
-constexpr int threads = Lanes < 128 ? 128 : Lanes;
+constexpr int threads = Lanes < 256 ? 256 : Lanes;
 template <int Lanes>
 constexpr int groups = threads<Lanes> / Lanes;
 
@@ -79,11 +79,11 @@ __device__ inline float sum_of_row(float x, [[maybe_unused]] int turn) {
     for (int lanes = within / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffffu, x, lanes);
     if constexpr (Lanes > warp) {
         constexpr int warps = Lanes / warp;
-        __shared__ float of_warp[2][warps];
+        __shared__ float of_warp[2][threads<Lanes> / warp];
         const int lane = threadIdx.x % warp;
         if (lane == 0) of_warp[turn][threadIdx.x / warp] = x;
         __syncthreads();
-        x = lane < warps ? of_warp[turn][lane] : 0.f;
+        x = lane < warps ? of_warp[turn][threadIdx.x / Lanes * warps + lane] : 0.f;
 #pragma unroll
         for (int lanes = warp / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(0xffffffffu, x, lanes);
     }

@@ -174,10 +174,23 @@ public sealed class NumericsTests
         Assert.Equal(before, Tensor.TotalCount);
     }
 
-    private static void Train(QwenModel model, int steps, int accumulation)
+    [Fact]
+    public void Without_float32_sums_a_step_of_one_backward_pass_has_the_same_bits()
+    {
+        QwenConfig config = TinyModel.Config();
+        using QwenModel summed = TinyModel.Create(config, dtype: ScalarType.BFloat16), direct = TinyModel.Create(config, dtype: ScalarType.BFloat16);
+        Train(summed, 3, accumulation: 1);
+        Train(direct, 3, accumulation: 1, sums: false);
+        foreach ((NamedTensor one, NamedTensor other) in summed.TrainedTensors().Zip(direct.TrainedTensors()))
+        {
+            Assert.True(one.Parameter.eq(other.Parameter).all().ToBoolean(), one.Name);
+        }
+    }
+
+    private static void Train(QwenModel model, int steps, int accumulation, bool sums = true)
     {
         var config = new OptimizerConfig { LearningRate = 1e-3 };
-        using var optimizer = new AdamW(model.TrainedTensors(), config);
+        using var optimizer = new AdamW(model.TrainedTensors(), config, sums);
         for (int step = 1; step <= steps; step++)
         {
             PackedBatch batch = TinyModel.Batch(100 + step, 20, 9, 31, 14, 8, 25, 11, 16);

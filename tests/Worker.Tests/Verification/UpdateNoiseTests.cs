@@ -58,11 +58,7 @@ public sealed class UpdateNoiseTests
         using var optimizer = new Trainer.Worker.Training.AdamW([new NamedTensor("x", parameter, 0, parameter.numel())], config);
         for (int step = 1; step <= steps; step++)
         {
-            using (no_grad())
-            {
-                parameter.grad!.copy_(tensor(gradient(step)));
-            }
-
+            parameter.grad = tensor(gradient(step));
             optimizer.Step(step, Rate, 1);
             noise?.Add(optimizer, step);
         }

@@ -1,0 +1,64 @@
+using Trainer.Worker.Kernels;
+using static Trainer.Worker.Tests.Kernels.Differentiation;
+using static TorchSharp.torch;
+
+namespace Trainer.Worker.Tests.Kernels;
+
+public sealed class LowRankLinearTests : IDisposable
+{
+    private readonly TorchSharp.DisposeScope _scope = NewDisposeScope();
+
+    public void Dispose() => _scope.Dispose();
+
+    [Theory]
+    [InlineData(0.0)]
+    [InlineData(0.25)]
+    public void Value_and_gradients_agree_with_one_product_after_another(double dropout)
+    {
+        foreach (ScalarType dtype in new[] { float32, bfloat16 })
+        {
+            // Outputs 0..4 and 9..11 of twelve are changed.
+            Tensor x = Normal(1, 17, 10), weight = Normal(2, 12, 10), bias = Normal(3, 12);
+            Tensor a = Normal(4, 3, 10), b = Normal(5, 5, 3), c = Normal(6, 2, 10), d = Normal(7, 3, 2);
+            AssertClose(
+                v => [Ops.Linear(v[0], v[1], v[2], [Change(0, v[3], v[4], 0.5, 11), Change(9, v[5], v[6], 2, 12)])],
+                v =>
+                {
+                    Tensor y = v[0].matmul(v[1].t()) + v[2];
+                    return [cat([y.narrow(1, 0, 5) + Added(v[0], v[3], v[4], 0.5, 11), y.narrow(1, 5, 4), y.narrow(1, 9, 3) + Added(v[0], v[5], v[6], 2, 12)], 1)];
+                },
+                dtype, Tolerance(dtype), x, weight, bias, a, b, c, d);
+        }
+
+        LowRank Change(long row, Tensor a, Tensor b, double scale, ulong seed) => new(row, a.to(float32), b.to(float32), scale, dropout, seed);
+
+        Tensor Added(Tensor x, Tensor a, Tensor b, double scale, ulong seed)
+        {
+            // The mask itself, which depends on seed and place alone.
+            Tensor kept = dropout == 0 ? ones_like(x) : Ops.Dropout(ones(x.shape), dropout, seed).to(x.dtype);
+            return (x * kept).matmul(a.t()).matmul(b.t()) * scale;
+        }
+    }
+
+    [Fact]
+    public void A_frozen_weight_gets_no_gradient_and_a_frozen_input_needs_none()
+    {
+        Tensor x = Normal(1, 6, 8), weight = Normal(2, 4, 8), a = Normal(3, 2, 8).requires_grad_(), b = Normal(4, 4, 2).requires_grad_();
+        Ops.Linear(x, weight, null, [new LowRank(0, a, b, 3, 0, 0)]).sum().backward();
+        Assert.Null(x.grad);
+        Assert.Null(weight.grad);
+        Tensor down = x.matmul(a.detach().t());
+        Assert.True(LargestError(b.grad!, down.sum(0).mul(3).expand(4, 2)) < 1e-4);
+        Assert.True(LargestError(a.grad!, b.detach().sum(0).mul(3).unsqueeze(1).matmul(x.sum(0).unsqueeze(0))) < 1e-4);
+    }
+
+    [Fact]
+    public void Bad_arguments_are_refused_by_name()
+    {
+        void Refused(string message, Tensor a, Tensor b) => Assert.Contains(message, Assert.Throws<ArgumentException>(
+            () => Ops.Linear(ones(3, 8), ones(5, 8), null, [new LowRank(0, a, b, 1, 0, 0)])).Message, StringComparison.Ordinal);
+        Refused("A_RI must be Float32", ones(2, 8).to(bfloat16), ones(5, 2));
+        Refused("A_RI must have shape [any, 8]", ones(2, 7), ones(5, 2));
+        Refused("B_OR must have shape [any, 2]", ones(2, 8), ones(5, 3));
+    }
+}
