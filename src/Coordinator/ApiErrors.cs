@@ -34,6 +34,7 @@ internal static partial class ApiErrors
                 ConfigException config => (StatusCodes.Status400BadRequest, config.Message),
                 JsonException json => (StatusCodes.Status400BadRequest, $"the body is not what is expected here: {InWords(json)}"),
                 BadHttpRequestException bad => (bad.StatusCode, bad.Message),
+                _ when IsFull(error) => (StatusCodes.Status507InsufficientStorage, "the disk of the coordinator's database is full, and nothing was changed; make room there and try again"),
                 // A grain that moves from a coordinator that died, too.
                 TimeoutException or OrleansException => (StatusCodes.Status503ServiceUnavailable, "the coordinator is busy; try again"),
                 _ => (StatusCodes.Status500InternalServerError, "the coordinator failed; its log says why"),
@@ -73,6 +74,9 @@ internal static partial class ApiErrors
             context.Abort();
         }
     }
+
+    /// <summary>SQLite's words: what comes from another coordinator's grain has another type.</summary>
+    private static bool IsFull(Exception error) => error.GetBaseException().Message.Contains("database or disk is full", StringComparison.Ordinal);
 
     /// <summary>Without the names of our types, which mean nothing to a client.</summary>
     private static string InWords(JsonException error)

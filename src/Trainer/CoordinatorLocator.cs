@@ -77,8 +77,10 @@ internal sealed class CoordinatorLocator(TrainerHome home, string? address = nul
             }
             if (!DetachedProcess.IsAlive(process))
             {
-                throw new CoordinatorException(null, $"the coordinator did not start; its last words in {Home.Log}:{Environment.NewLine}"
-                    + string.Join(Environment.NewLine, LastWords()));
+                string words = string.Join(Environment.NewLine, LastWords());
+                throw new CoordinatorException(null, words.Length == 0
+                    ? $"the coordinator did not start, and its log {Home.Log} is empty; see that there is room in {Home.Directory}"
+                    : $"the coordinator did not start; its last words in {Home.Log}:{Environment.NewLine}{words}");
             }
             await Task.Delay(s_often, cancellationToken);
         }

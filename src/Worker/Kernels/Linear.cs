@@ -9,10 +9,11 @@ public static partial class Ops
     /// <param name="x_TI">float32 or bfloat16; slices of columns are read in place.</param>
     /// <param name="weight_OI">Dtype of x.</param>
     /// <param name="bias_O">Dtype of x, or null.</param>
+    /// <param name="onlyGradients">Leaves the result's values undefined: recomputation asks for what backward needs, which they are not.</param>
     /// <returns>[T, O], contiguous, of x's dtype.</returns>
     /// <exception cref="ArgumentException">Dtype or shape of the named tensor.</exception>
-    public static Tensor Linear(Tensor x_TI, Tensor weight_OI, Tensor? bias_O = null) =>
-        LinearFunction.apply(x_TI, weight_OI, bias_O!);
+    public static Tensor Linear(Tensor x_TI, Tensor weight_OI, Tensor? bias_O = null, bool onlyGradients = false) =>
+        LinearFunction.apply(x_TI, weight_OI, bias_O!, onlyGradients);
 }
 
 internal sealed class LinearFunction : autograd.SingleTensorFunction<LinearFunction>
@@ -22,35 +23,35 @@ internal sealed class LinearFunction : autograd.SingleTensorFunction<LinearFunct
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
         var (x_TI, weight_OI) = ((Tensor)vars[0], (Tensor)vars[1]);
-        (Tensor rows_TI, Tensor y_TO) = Product(x_TI, weight_OI, vars[2] as Tensor);
+        (Tensor rows_TI, Tensor y_TO) = Product(x_TI, weight_OI, vars[2] as Tensor, (bool)vars[3]);
         ctx.save_for_backward([ctx.needs_input_grad(1) ? rows_TI : null!, weight_OI]);
         return y_TO;
     }
 
     /// <summary>x as kernels read it, and x · weightᵀ + bias.</summary>
-    public static (Tensor Rows_TI, Tensor Y_TO) Product(Tensor x_TI, Tensor weight_OI, Tensor? bias_O)
+    public static (Tensor Rows_TI, Tensor Y_TO) Product(Tensor x_TI, Tensor weight_OI, Tensor? bias_O, bool onlyGradients)
     {
         x_TI.KernelDtype();
         x_TI.RequireShape([-1, -1]);
         weight_OI.RequireDtype(x_TI.dtype);
         weight_OI.RequireShape([-1, x_TI.size(1)]);
         Tensor rows_TI = x_TI.AsRows();
-        Tensor y_TO = Matmul.Forward(rows_TI, weight_OI.AsRows());
-        if (bias_O is not null)
+        bias_O?.RequireDtype(x_TI.dtype);
+        bias_O?.RequireShape([weight_OI.size(0)]);
+        if (onlyGradients)
         {
-            bias_O.RequireDtype(x_TI.dtype);
-            bias_O.RequireShape([weight_OI.size(0)]);
-            y_TO.add_(bias_O);
+            return (rows_TI, empty(rows_TI.size(0), weight_OI.size(0), x_TI.dtype, x_TI.device));
         }
 
-        return (rows_TI, y_TO);
+        Tensor y_TO = Matmul.Forward(rows_TI, weight_OI.AsRows());
+        return (rows_TI, bias_O is null ? y_TO : y_TO.add_(bias_O));
     }
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
     {
         List<Tensor> saved = ctx.get_saved_variables();
         (Tensor? dx_TI, Tensor? dweight_OI, Tensor? dbias_O) = Gradients(ctx, saved[0], saved[1], grad_output.AsRows());
-        return [dx_TI!, dweight_OI!, dbias_O!];
+        return [dx_TI!, dweight_OI!, dbias_O!, null!];
     }
 
     /// <summary>Of the first three arguments, those that are wanted.</summary>

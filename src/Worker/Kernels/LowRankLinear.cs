@@ -13,28 +13,29 @@ public sealed record LowRank(long Row, Tensor A_RI, Tensor B_OR, double Scale, d
 
 public static partial class Ops
 {
-    /// <summary><see cref="Linear(Tensor, Tensor, Tensor?)"/> and the changes of its outputs: products only, which add up in place.</summary>
+    /// <summary><see cref="Linear(Tensor, Tensor, Tensor?, bool)"/> and the changes of its outputs: products only, which add up in place.</summary>
     /// <param name="x_TI">float32 or bfloat16; slices of columns are read in place.</param>
     /// <param name="weight_OI">Dtype of x.</param>
     /// <param name="bias_O">Dtype of x, or null.</param>
     /// <param name="changes">Of outputs that differ.</param>
+    /// <param name="onlyGradients">As there.</param>
     /// <returns>[T, O], contiguous, of x's dtype.</returns>
     /// <exception cref="ArgumentException">Dtype or shape of the named tensor.</exception>
-    public static Tensor Linear(Tensor x_TI, Tensor weight_OI, Tensor? bias_O, IReadOnlyList<LowRank> changes) =>
-        LowRankLinearFunction.apply([x_TI, weight_OI, bias_O!, changes, .. changes.SelectMany(change => new object[] { change.A_RI, change.B_OR })]);
+    public static Tensor Linear(Tensor x_TI, Tensor weight_OI, Tensor? bias_O, IReadOnlyList<LowRank> changes, bool onlyGradients = false) =>
+        LowRankLinearFunction.apply([x_TI, weight_OI, bias_O!, changes, onlyGradients, .. changes.SelectMany(change => new object[] { change.A_RI, change.B_OR })]);
 }
 
 internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowRankLinearFunction>
 {
     /// <summary>Arguments before the pairs of A and B.</summary>
-    private const int Before = 4;
+    private const int Before = 5;
 
     public override string Name => "LowRankLinear";
 
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
-        var changes = (IReadOnlyList<LowRank>)vars[3];
-        (Tensor rows_TI, Tensor y_TO) = LinearFunction.Product((Tensor)vars[0], (Tensor)vars[1], vars[2] as Tensor);
+        (var changes, bool onlyGradients) = ((IReadOnlyList<LowRank>)vars[3], (bool)vars[4]);
+        (Tensor rows_TI, Tensor y_TO) = LinearFunction.Product((Tensor)vars[0], (Tensor)vars[1], vars[2] as Tensor, onlyGradients);
         List<Tensor> saved = [rows_TI, (Tensor)vars[1]];
         foreach (LowRank change in changes)
         {
@@ -45,7 +46,11 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
             B_OR.RequireShape([-1, A_RI.size(0)]);
             (Tensor a_RI, Tensor b_OR) = (A_RI.to(rows_TI.dtype), B_OR.to(rows_TI.dtype));
             Tensor down_TR = Matmul.Forward(DropoutFunction.Drop(rows_TI, change.Dropout, change.Seed), a_RI).mul_(change.Scale);
-            Matmul.AddForward(down_TR, b_OR, y_TO.narrow(1, change.Row, b_OR.size(0)));
+            if (!onlyGradients)
+            {
+                Matmul.AddForward(down_TR, b_OR, y_TO.narrow(1, change.Row, b_OR.size(0)));
+            }
+
             saved.AddRange([a_RI, b_OR, down_TR]);
         }
 
@@ -59,7 +64,7 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
         List<Tensor> saved = ctx.get_saved_variables();
         (Tensor rows_TI, Tensor dy_TO) = (saved[0], grad_output.AsRows());
         (Tensor? dx_TI, Tensor? dweight_OI, Tensor? dbias_O) = LinearFunction.Gradients(ctx, rows_TI, saved[1], dy_TO);
-        List<Tensor> gradients = [dx_TI!, dweight_OI!, dbias_O!, null!];
+        List<Tensor> gradients = [dx_TI!, dweight_OI!, dbias_O!, null!, null!];
         foreach (LowRank change in (LowRank[])ctx.get_data("changes"))
         {
             int at = gradients.Count;

@@ -44,9 +44,10 @@ public sealed class LinearLayer
 
     /// <summary>x [T, inputs] to [T, sum of outputs].</summary>
     /// <param name="dropoutSeed">Differs for each micro-batch; recomputation passes the same again.</param>
-    public Tensor Forward(Tensor x, ulong dropoutSeed) => _adapters.Count == 0
-        ? Ops.Linear(x, Weight, Bias)
-        : Ops.Linear(x, Weight, Bias, [.. _adapters.Select(each => each.Adapter.ChangeOf(each.Part, dropoutSeed))]);
+    /// <param name="onlyGradients">See <see cref="Ops.Linear(Tensor, Tensor, Tensor?, bool)"/>.</param>
+    public Tensor Forward(Tensor x, ulong dropoutSeed, bool onlyGradients = false) => _adapters.Count == 0
+        ? Ops.Linear(x, Weight, Bias, onlyGradients)
+        : Ops.Linear(x, Weight, Bias, [.. _adapters.Select(each => each.Adapter.ChangeOf(each.Part, dropoutSeed))], onlyGradients);
 
     public void Attach(Part part, LoraAdapter adapter) => _adapters.Add((part, adapter));
 

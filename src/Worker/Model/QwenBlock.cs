@@ -86,7 +86,7 @@ public sealed class QwenBlock
         Tensor a_TD = Output.Forward(o_TNH.reshape(tokens, heads * size), context.DropoutSeed);
         (Tensor normed, Tensor sum) = Ops.AddRmsNorm(a_TD, x_TD, PostAttentionNorm, _config.RmsNormEps);
         Tensor gateUp_T2F = GateUp.Forward(normed, context.DropoutSeed);
-        Tensor y_TD = sum + Down.Forward(Ops.SwiGlu(gateUp_T2F), context.DropoutSeed);
+        Tensor y_TD = sum + Down.Forward(Ops.SwiGlu(gateUp_T2F), context.DropoutSeed, context.OnlyGradients);
         return y_TD.MoveToOuterDisposeScope();
     }
 
@@ -128,4 +128,6 @@ public sealed class QwenBlock
 /// <param name="Sin">float32 [T, H/2].</param>
 /// <param name="CuSeqlens">int32 [S + 1] on the CPU: where each document starts; the last entry is T.</param>
 /// <param name="DropoutSeed">Zero turns dropout off.</param>
-public sealed record ForwardContext(Tensor Cos, Tensor Sin, Tensor CuSeqlens, AttentionBackend Attention, ulong DropoutSeed);
+/// <param name="OnlyGradients">Only backward is wanted, which does not need the values of the block's result: they are left undefined.</param>
+public sealed record ForwardContext(
+    Tensor Cos, Tensor Sin, Tensor CuSeqlens, AttentionBackend Attention, ulong DropoutSeed, bool OnlyGradients = false);

@@ -28,7 +28,7 @@ public sealed class Recompute : autograd.SingleTensorFunction<Recompute>
         List<Tensor> saved = ctx.get_saved_variables();
         var block = (QwenBlock)ctx.get_data("block");
         var context = new ForwardContext(
-            saved[1], saved[2], saved[3], (Attention.AttentionBackend)ctx.get_data("attention"), (ulong)ctx.get_data("dropout"));
+            saved[1], saved[2], saved[3], (Attention.AttentionBackend)ctx.get_data("attention"), (ulong)ctx.get_data("dropout"), OnlyGradients: true);
         Tensor x_TD = saved[0].detach().requires_grad_(true);
         using (enable_grad())
         {
