@@ -6,6 +6,9 @@ namespace TorchSharp.Extras;
 /// <summary>Operators of libtorch that do in one launch what takes several otherwise; not every libtorch has each.</summary>
 public static class Fused
 {
+    /// <summary>In one launch, from 2.5.</summary>
+    private static readonly bool s_foreachNormTakesType = Version.TryParse(loaded_version.Split('+', 'a', 'r')[0], out Version? version) && version >= new Version(2, 5);
+
     /// <summary>On CUDA, from 2.8.</summary>
     public static bool HasRmsNorm => Aten.Has("_fused_rms_norm") && Aten.Has("_fused_rms_norm_backward");
 
@@ -47,11 +50,13 @@ public static class Fused
         Aten.Run("_fused_adamw_", parameters, gradients, expAvgs, expAvgSqs, Array.Empty<Tensor>(), steps,
             learningRate, beta1, beta2, weightDecay, epsilon, false, false);
 
-    /// <summary>The L2 norm of all tensors together, a scalar on their device, from float32 norms of each. From 2.4.</summary>
+    /// <summary>The L2 norm of all tensors together, a scalar on their device, from float32 norms of each.</summary>
     public static Tensor Norm(Tensor[] tensors)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor[] norms = Aten.List("_foreach_norm.Scalar", tensors, (Scalar)2.0, ScalarType.Float32);
+        Tensor[] norms = s_foreachNormTakesType
+            ? Aten.List("_foreach_norm.Scalar", tensors, (Scalar)2.0, ScalarType.Float32)
+            : [.. tensors.Select(tensor => Aten.Call("linalg_vector_norm", tensor, (Scalar)2.0, Value.None, false, ScalarType.Float32))];
         return stack(norms).to(ScalarType.Float64).square().sum().sqrt().MoveToOuterDisposeScope();
     }
 

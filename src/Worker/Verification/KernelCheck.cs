@@ -12,7 +12,7 @@ namespace Trainer.Worker.Verification;
 /// <summary>Every operation of a training step on a small case on a GPU in bfloat16, against its CPU kernel in float32 on the same numbers.</summary>
 public static class KernelCheck
 {
-    private const int Tokens = 257, Heads = 4, KvHeads = 2, HeadDim = 64, Width = 128, Vocabulary = 503;
+    private const int Tokens = 257, Heads = 4, KvHeads = 2, HeadDim = 64, Width = 128, Vocabulary = 503, Rank = 8;
     private const double Tolerance = 2e-2;
     private const int Repeats = 20;
 
@@ -41,6 +41,8 @@ public static class KernelCheck
         });
         yield return Compare("SwiGLU", gpu, [[Tokens, 2 * Width]], x => Ops.SwiGlu(x[0]));
         yield return Compare("linear", gpu, [rows, [Vocabulary, Width], [Vocabulary]], x => Ops.Linear(x[0], x[1], x[2]));
+        yield return Compare("linear with LoRA", gpu, [rows, [Vocabulary, Width], [Rank, Width], [Vocabulary, Rank]], x =>
+            Ops.Linear(x[0], x[1], null, [new LowRank(0, x[2].to(ScalarType.Float32), x[3].to(ScalarType.Float32), 0.5, 0, 0)]));
         yield return Compare("linear + cross-entropy", gpu, [rows, [Vocabulary, Width]], x => Ops.LinearCrossEntropy(x[0], x[1], Labels(), 1.0 / Tokens, chunkRows: 100));
         yield return AdamW(gpu);
     }

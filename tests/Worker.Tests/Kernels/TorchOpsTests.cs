@@ -54,6 +54,20 @@ public sealed class TorchOpsTests
     }
 
     [Fact]
+    public void The_norm_of_all_gradients_is_that_of_their_exact_values()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        manual_seed(4);
+        Tensor[] gradients = [randn(300, 40), randn(7), randn(1000)];
+        foreach (ScalarType dtype in new[] { float32, bfloat16 })
+        {
+            Tensor[] low = [.. gradients.Select(gradient => gradient.to(dtype))];
+            double exact = Math.Sqrt(low.Sum(gradient => gradient.to(float64).square().sum().ToDouble()));
+            Assert.Equal(exact, TorchSharp.Extras.Fused.Norm(low).ToDouble(), 1e-5 * exact);
+        }
+    }
+
+    [Fact]
     public void CrossEntropy_leaves_softmax_minus_onehot()
     {
         using DisposeScope scope = NewDisposeScope();
