@@ -59,7 +59,7 @@ internal static partial class CommandLine
         }
         catch (TorchException error)
         {
-            await Console.Error.WriteLineAsync(PlainText.Lines(error.Message));
+            await Console.Error.WriteLineAsync(PlainText.Lines(error.IsOutOfMemory ? $"not enough memory: {error.Message}" : error.Message));
             return ExitCode.JobFailed;
         }
         catch (OperationCanceledException)
@@ -84,13 +84,17 @@ internal static partial class CommandLine
     }
 
     /// <summary>The parser names types of .NET.</summary>
-    private static string InWords(string message) => TypeName().Replace(message, type => type.Groups[1].Value switch
+    private static string InWords(string message) => TypeName().Replace(LineEnd().Replace(message, " "), type => type.Groups[1].Value switch
     {
         "Int32" => $"an integer up to {int.MaxValue}",
         "Int64" => "an integer",
         "Double" => "a number",
         _ => type.Value,
     });
+
+    /// <summary>A list of what is allowed has a line for each.</summary>
+    [GeneratedRegex(@"\s*\n\s*")]
+    private static partial Regex LineEnd();
 
     [GeneratedRegex(@"expected type '(?:System\.Nullable`1\[)?System\.(\w+)\]?'")]
     private static partial Regex TypeName();

@@ -163,6 +163,11 @@ public sealed class BadInputTests(ITestOutputHelper output)
     [InlineData("subnit tiny.yaml")]
     [InlineData("status")]
     [InlineData("worker --slots x")]
+    [InlineData("bench training --device x")]
+    [InlineData("bench training --attention flash,math")]
+    [InlineData("bench training --documents 100000 --tokens 100000")]
+    [InlineData("verify x --template 9")]
+    [InlineData("list -o x")]
     [InlineData("bench training --lora x")]
     [InlineData("logs tiny --attempt 99999999999")]
     public async Task A_wrong_command_line_exits_with_2_and_points_to_the_help(string arguments)
@@ -172,6 +177,7 @@ public sealed class BadInputTests(ITestOutputHelper output)
         Assert.True(outcome.ExitCode == 2, outcome.Everything);
         Assert.Contains("--help", outcome.Error, StringComparison.Ordinal);
         Assert.DoesNotContain("System.", outcome.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("Trainer.", outcome.Error, StringComparison.Ordinal);
         Assert.False(Directory.Exists(place.Home));
     }
 

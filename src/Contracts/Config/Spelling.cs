@@ -14,6 +14,9 @@ public static class Spelling
 
     public static string Of<T>(T value) where T : struct, Enum => OfMember(typeof(T), value.ToString());
 
+    /// <summary>Every value as <see cref="Of"/> spells it.</summary>
+    public static IEnumerable<(string Text, T Value)> Values<T>() where T : struct, Enum => Values(typeof(T)).Select(value => (value.Text, (T)value.Value));
+
     internal static IEnumerable<(string Text, object Value)> Values(Type type) =>
         Enum.GetNames(type).Select(name => (OfMember(type, name), Enum.Parse(type, name)));
 

@@ -12,6 +12,9 @@ namespace Trainer.Cli.Commands;
 /// <summary><c>trainer bench</c>: time and memory of our attention beside other ways, and of whole training steps.</summary>
 internal static class Bench
 {
+    /// <summary>As training.batch_tokens and lora.rank; of heads and their sizes more than any model has.</summary>
+    private const int MostTokens = 1 << 24, MostRank = 4096, MostOfShape = 4096;
+
     public static Command Create() => new("bench", "Measures this installation") { Attention(), Training() };
 
     private static Command Attention()
@@ -23,10 +26,10 @@ internal static class Bench
         var repeats = new Option<int>("--repeats") { Description = "Runs after a warm-up; medians are shown", DefaultValueFactory = _ => 3 };
         Option<DeviceKind> device = DeviceOption();
         var command = new Command("attention", "Forward and backward of causal attention (float32 on the CPU, bfloat16 on a GPU): time, and peak memory beyond the inputs") { tokens, heads, kvHeads, headDim, repeats, device };
-        tokens.Validators.Add(result => AtLeastOne(tokens.Name, result.GetValueOrDefault<int[]>(), result.AddError));
+        tokens.Validators.Add(result => Within(tokens.Name, result.GetValueOrDefault<int[]>(), MostTokens, result.AddError));
         foreach (Option<int> option in new[] { heads, kvHeads, headDim, repeats })
         {
-            option.Validators.Add(result => AtLeastOne(option.Name, [result.GetValueOrDefault<int>()], result.AddError));
+            option.Validators.Add(result => Within(option.Name, [result.GetValueOrDefault<int>()], MostOfShape, result.AddError));
         }
 
         command.Validators.Add(result =>
@@ -75,7 +78,7 @@ internal static class Bench
         var documents = new Option<int>("--documents") { Description = "Documents of the one micro-batch of a step", DefaultValueFactory = _ => 8 };
         var tokens = new Option<int>("--tokens") { Description = "Tokens of each document", DefaultValueFactory = _ => 2048 };
         var steps = new Option<int>("--steps") { Description = "Measured steps after three; the median is shown", DefaultValueFactory = _ => 10 };
-        var attentions = new Option<AttentionKind[]>("--attention") { Description = "auto, flash, sdpa or math; several are measured in turn", DefaultValueFactory = _ => [AttentionKind.Auto], AllowMultipleArgumentsPerToken = true };
+        Option<AttentionKind[]> attentions = Shared.Choices<AttentionKind>("--attention", "Several, such as flash sdpa, are measured in turn");
         var anyOrder = new Option<bool>("--any-order") { Description = "As training.deterministic: false" };
         var recompute = new Option<bool>("--recompute") { Description = "As model.recompute: true" };
         var lora = new Option<int?>("--lora") { Description = "Trains adapters of this rank on all linear layers. Default: all weights are trained", HelpName = "RANK" };
@@ -86,10 +89,17 @@ internal static class Bench
         };
         foreach (Option<int> option in new[] { documents, tokens, steps })
         {
-            option.Validators.Add(result => AtLeastOne(option.Name, [result.GetValueOrDefault<int>()], result.AddError));
+            option.Validators.Add(result => Within(option.Name, [result.GetValueOrDefault<int>()], MostTokens, result.AddError));
         }
 
-        lora.Validators.Add(result => AtLeastOne(lora.Name, result.GetValueOrDefault<int?>() is { } rank ? [rank] : null, result.AddError));
+        lora.Validators.Add(result => Within(lora.Name, result.GetValueOrDefault<int?>() is { } rank ? [rank] : null, MostRank, result.AddError));
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(documents) * (long)result.GetValue(tokens) > MostTokens)
+            {
+                result.AddError($"--documents times --tokens: must be at most {MostTokens}");
+            }
+        });
         command.SetAction(parsed =>
         {
             set_num_threads(Environment.ProcessorCount);
@@ -111,17 +121,17 @@ internal static class Bench
     }
 
     private static Option<DeviceKind> DeviceOption() =>
-        new("--device") { Description = "cpu, cuda, or auto: a GPU where there is one", DefaultValueFactory = _ => DeviceKind.Auto };
+        Shared.Choice<DeviceKind>("--device", "cpu, cuda, or auto: a GPU where there is one");
 
-    /// <summary>A line at once: the long lengths take their time.</summary>
-    private static void AtLeastOne(string option, int[]? given, Action<string> refuse)
+    private static void Within(string option, int[]? given, int most, Action<string> refuse)
     {
-        if (given?.Any(value => value < 1) == true)
+        if (given?.Any(value => value < 1 || value > most) == true)
         {
-            refuse($"{option}: must be at least 1");
+            refuse($"{option}: must be from 1 to {most}");
         }
     }
 
+    /// <summary>A line at once: the long lengths take their time.</summary>
     private static void Row(string tokens, string attention, string forward, string backward, string peak, string perToken) =>
         Console.WriteLine($"{tokens,8}  {attention,-16}  {forward,12}  {backward,12}  {peak,10}  {perToken,20}");
 

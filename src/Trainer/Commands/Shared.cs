@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using Trainer.Contracts;
@@ -11,7 +12,7 @@ internal static partial class Shared
 {
     public static Argument<string> Job()
     {
-        var job = new Argument<string>("JOB") { Description = "A job id, a unique job name, or the beginning of an id." };
+        var job = new Argument<string>("JOB") { HelpName = "JOB", Description = "A job id, a unique job name, or the beginning of an id." };
         job.CompletionSources.Add(_ => JobIds());
         // Such as an unset "$JOB"; the others would lead out of the jobs' place in the API.
         job.Validators.Add(result =>
@@ -38,6 +39,43 @@ internal static partial class Shared
         var option = new Option<string>("-o", "--output") { Description = "text, or json for programs.", DefaultValueFactory = _ => "text" };
         option.AcceptOnlyFromAmong("text", "json");
         return option;
+    }
+
+    /// <summary>An option with the values of an enum, as YAML spells them. The library's own takes numbers, and several at once for one.</summary>
+    public static Option<T> Choice<T>(string name, string description) where T : struct, Enum
+    {
+        var option = new Option<T>(name) { Description = description, DefaultValueFactory = _ => default, CustomParser = result => Spelled<T>(name, result).FirstOrDefault() };
+        option.CompletionSources.Add([.. Spelling.Values<T>().Select(value => value.Text)]);
+        return option;
+    }
+
+    /// <summary>The same, of several values.</summary>
+    public static Option<T[]> Choices<T>(string name, string description) where T : struct, Enum
+    {
+        var option = new Option<T[]>(name)
+        {
+            Description = description,
+            DefaultValueFactory = _ => [default],
+            AllowMultipleArgumentsPerToken = true,
+            CustomParser = result => [.. Spelled<T>(name, result)],
+        };
+        option.CompletionSources.Add([.. Spelling.Values<T>().Select(value => value.Text)]);
+        return option;
+    }
+
+    private static List<T> Spelled<T>(string option, ArgumentResult result) where T : struct, Enum
+    {
+        var values = new List<T>();
+        foreach (string given in result.Tokens.Select(token => token.Value))
+        {
+            (string Text, T Value)[] found = [.. Spelling.Values<T>().Where(value => value.Text.Equals(given, StringComparison.OrdinalIgnoreCase))];
+            if (found.Length == 0)
+            {
+                result.AddError($"{option}: {PlainText.Quote(given)} is not one of {string.Join(", ", Spelling.Values<T>().Select(value => value.Text))}");
+            }
+            values.AddRange(found.Select(value => value.Value));
+        }
+        return values;
     }
 
     /// <summary>Loads the file and looks at what else the job names.</summary>

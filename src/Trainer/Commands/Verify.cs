@@ -15,9 +15,9 @@ internal static class Verify
         var folders = new Argument<string[]>("folder") { Arity = ArgumentArity.ZeroOrMore, Description = "Golden cases: a Hugging Face snapshot with golden.json and golden.safetensors" };
         var tokenizer = new Option<string?>("--tokenizer") { Description = "Folder with tokenizer.json, to check --tokens" };
         var tokens = new Option<string?>("--tokens") { Description = "A tokens.json of golden token ids and chats" };
-        var template = new Option<TemplateKind>("--template") { Description = "Chat template of --tokens; auto: the tokenizer's own", DefaultValueFactory = _ => TemplateKind.Auto };
-        var attention = new Option<AttentionKind>("--attention") { Description = "auto, flash, sdpa or math", DefaultValueFactory = _ => AttentionKind.Auto };
-        var device = new Option<DeviceKind>("--device") { Description = "cpu, cuda, or auto: a GPU where there is one", DefaultValueFactory = _ => DeviceKind.Auto };
+        Option<TemplateKind> template = Shared.Choice<TemplateKind>("--template", "Chat template of --tokens; auto: the tokenizer's own");
+        Option<AttentionKind> attention = Shared.Choice<AttentionKind>("--attention", "Which attention; auto: the best that runs here");
+        Option<DeviceKind> device = Shared.Choice<DeviceKind>("--device", "cpu, cuda, or auto: a GPU where there is one");
         Option<string> output = Shared.Format();
         var command = new Command("verify", "Compares this installation's numbers with values computed by transformers and peft") { folders, tokenizer, tokens, template, attention, device, output };
         command.SetAction(parsed =>

@@ -6,6 +6,9 @@ internal static class JinjaSyntax
     /// <summary>Tags that begin a block which "end" and their name end. "set" begins one only where it assigns nothing.</summary>
     private static readonly string[] s_blocks = ["if", "for", "macro", "call", "filter", "set", "block", "with", "autoescape", "generation"];
 
+    /// <summary>The rest, those of Jinja's own extensions among them.</summary>
+    private static readonly string[] s_others = ["set", "raw", "include", "import", "from", "extends", "do", "break", "continue", "debug", "trans", "endtrans", "pluralize"];
+
     /// <summary>What is wrong first, with its line; null: nothing that is seen here.</summary>
     public static string? Error(string text)
     {
@@ -16,7 +19,12 @@ internal static class JinjaSyntax
             int end = kind == '#' ? text.IndexOf("#}", at + 2, StringComparison.Ordinal) : EndOfTag(text, at + 2, kind == '{' ? '}' : '%');
             if (end < 0)
             {
-                return $"line {Line(text, at)}: {text.AsSpan(at, 2)} is never closed";
+                return $"line {Line(text, at)}: {text.AsSpan(at, 2)} is never closed{(kind == '#' ? "" : ", or a bracket or quote in it is not")}";
+            }
+
+            if (kind == '{' && IsBlank(text.AsSpan(at + 2, end - at - 2)))
+            {
+                return $"line {Line(text, at)}: {{{{ }}}} has nothing in it";
             }
 
             if (kind == '%')
@@ -70,9 +78,15 @@ internal static class JinjaSyntax
         {
             open.Push((name, at, false));
         }
+        else if (!s_others.Contains(name))
+        {
+            return $"there is no tag {{% {(name.Length == 0 ? tag : name)} %}}";
+        }
 
         return null;
     }
+
+    private static bool IsBlank(ReadOnlySpan<char> inside) => inside.Trim("-+ \t\r\n").IsEmpty;
 
     private static int Next(string text, int from)
     {

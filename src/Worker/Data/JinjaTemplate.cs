@@ -53,12 +53,19 @@ internal sealed class JinjaTemplate
         string jinja = JinjaFile(tokenizerDirectory), config = ConfigFile(tokenizerDirectory);
         if (File.Exists(jinja))
         {
-            string text = File.ReadAllText(jinja);
-            return string.IsNullOrWhiteSpace(text) ? null : new JinjaTemplate(text, jinja, IsUtf8(jinja) ? null : "is not UTF-8");
+            try
+            {
+                string text = File.ReadAllText(jinja);
+                return new JinjaTemplate(text, jinja, IsUtf8(jinja) ? Emptiness(text) : "is not UTF-8");
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                return new JinjaTemplate("", jinja, $"cannot be read ({e.Message.TrimEnd('.')})");
+            }
         }
 
         JsonObject? json = File.Exists(config) ? Read(config) : null;
-        return Place(json) is { Text: { } given } ? string.IsNullOrWhiteSpace(given) ? null : new JinjaTemplate(given, config)
+        return Place(json) is { Text: { } given } ? new JinjaTemplate(given, config, Emptiness(given))
             : json?["chat_template"] is JsonArray ? new JinjaTemplate("", config, "chat_template has no template named \"default\"")
             : json?["chat_template"] is not null ? new JinjaTemplate("", config, "chat_template is neither a text nor a list of named ones")
             : null;
@@ -68,7 +75,7 @@ internal sealed class JinjaTemplate
     public static void SetDefaultSystem(string tokenizerDirectory, string system)
     {
         string jinja = JinjaFile(tokenizerDirectory), config = ConfigFile(tokenizerDirectory);
-        if (File.Exists(jinja) && new JinjaTemplate(File.ReadAllText(jinja)).WithDefaultSystem(system) is { } file)
+        if (File.Exists(jinja) && IsUtf8(jinja) && new JinjaTemplate(File.ReadAllText(jinja)).WithDefaultSystem(system) is { } file)
         {
             File.WriteAllText(jinja, file);
         }
@@ -106,6 +113,8 @@ internal sealed class JinjaTemplate
 
     private static string ConfigFile(string directory) => Path.Combine(directory, "tokenizer_config.json");
 
+    private static string? Emptiness(string text) => string.IsNullOrWhiteSpace(text) ? "the chat template is empty" : null;
+
     private static bool IsUtf8(string file)
     {
         try
@@ -121,6 +130,11 @@ internal sealed class JinjaTemplate
 
     private static JsonObject? Read(string config)
     {
+        if (!IsUtf8(config))
+        {
+            throw new JobInputException($"{config}: is not UTF-8; download the file again");
+        }
+
         try
         {
             return JsonNode.Parse(File.ReadAllBytes(config)) as JsonObject;

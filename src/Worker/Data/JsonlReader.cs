@@ -96,10 +96,11 @@ public sealed class JsonlReader : IDisposable
     {
         return beginning.StartsWith("PAR1"u8)
                 ? "is a Parquet file; write JSON Lines instead, for instance with pandas: read_parquet(file).to_json(\"train.jsonl\", orient=\"records\", lines=True)"
-            : beginning.StartsWith("ARROW1"u8) ? "is an Arrow file; write JSON Lines instead, for instance with datasets: to_json(\"train.jsonl\")"
+            : beginning.StartsWith("ARROW1"u8) || beginning.StartsWith((ReadOnlySpan<byte>)[0xFF, 0xFF, 0xFF, 0xFF]) ? "is an Arrow file; write JSON Lines instead, for instance with datasets: to_json(\"train.jsonl\")"
             : beginning.StartsWith((ReadOnlySpan<byte>)[0x28, 0xB5, 0x2F, 0xFD]) ? "is compressed by Zstandard; decompress it, or compress it with gzip"
             : beginning.StartsWith((ReadOnlySpan<byte>)[0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00]) ? "is compressed by xz; decompress it, or compress it with gzip"
             : beginning.StartsWith("BZh"u8) ? "is compressed by bzip2; decompress it, or compress it with gzip"
+            : beginning.StartsWith("versio"u8) ? "is a Git LFS pointer, not the file itself; fetch that (git lfs pull)"
             : beginning.StartsWith("PK\x3\x4"u8) ? "is a zip archive; unpack it and name a file of it"
             : path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) && beginning is [not ((byte)'{' or (byte)'[' or (byte)' ' or (byte)'\t' or (byte)'\r' or (byte)'\n' or 0xEF), ..]
                 ? "is not compressed by gzip, as its name says, and is no JSON; compress or download the file again"

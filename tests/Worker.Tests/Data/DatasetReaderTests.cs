@@ -185,6 +185,8 @@ public sealed class DatasetReaderTests : IDisposable
         AssertMessage(_folder.Path("train.zst"), "is compressed by Zstandard; decompress it");
         File.WriteAllBytes(_folder.Path("train.zip"), [.. "PK"u8, 3, 4, 0]);
         AssertMessage(_folder.Path("train.zip"), "is a zip archive");
+        File.WriteAllText(_folder.Path("pointer.jsonl"), "version https://git-lfs.github.com/spec/v1\n");
+        AssertMessage(_folder.Path("pointer.jsonl"), "is a Git LFS pointer");
         File.WriteAllText(_folder.Path("plain.gz"), """{"text": "t"}""");
         Assert.Single(Read(_folder.Path("plain.gz")));
     }

@@ -96,10 +96,14 @@ public sealed class JinjaTemplateTests : IDisposable
     [InlineData("{% if a %}{% elif b %}{% else %}\n{% elif c %}{% endif %}", "line 2: {% elif %} after {% else %}")]
     [InlineData("{{ a }}{% endraw %}", "line 1: {% endraw %} closes nothing")]
     [InlineData("{% raw %}{%}", "line 1: {% raw %} is never closed")]
-    [InlineData("\n{{ 'a' + b }", "line 2: {{ is never closed")]
-    [InlineData("\n{{ 'a }}", "line 2: {{ is never closed")]
-    [InlineData("{% if a }}{% endif %}", "line 1: {% is never closed")]
+    [InlineData("\n{{ 'a' + b }", "line 2: {{ is never closed, or a bracket or quote in it is not")]
+    [InlineData("\n{{ 'a }}", "line 2: {{ is never closed, or a bracket or quote in it is not")]
+    [InlineData("{% if a }}{% endif %}", "line 1: {% is never closed, or a bracket or quote in it is not")]
     [InlineData("{# a", "line 1: {# is never closed")]
+    [InlineData("{{ a[0 }}", "line 1: {{ is never closed, or a bracket or quote in it is not")]
+    [InlineData("{{- -}}", "line 1: {{ }} has nothing in it")]
+    [InlineData("{% foo %}", "line 1: there is no tag {% foo %}")]
+    [InlineData("{% do x.append(1) %}{% include 'a' %}", null)]
     [InlineData("{% raw %}{% endif %}", "line 1: {% raw %} is never closed")]
     public void A_template_that_cannot_be_parsed_is_found(string text, string? error) => Assert.Equal(error, new JinjaTemplate(text).Defect);
 
@@ -137,6 +141,17 @@ public sealed class JinjaTemplateTests : IDisposable
         var template = ChatTemplate.Of(new DataConfig { Train = [], System = "" }, _directory.Path, "qwen2");
         Assert.StartsWith($"{_directory.File("chat_template.jinja")}: is not UTF-8; ", template.Warning, StringComparison.Ordinal);
         Assert.DoesNotContain("exported", template.Explanation, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_template_that_cannot_be_read_is_a_warning_and_a_config_that_is_no_utf_8_is_refused()
+    {
+        File.CreateSymbolicLink(_directory.File("chat_template.jinja"), _directory.File("gone"));
+        Assert.Contains("chat_template.jinja: cannot be read (", ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2").Warning, StringComparison.Ordinal);
+        File.Delete(_directory.File("chat_template.jinja"));
+        File.WriteAllBytes(_directory.File("tokenizer_config.json"), [.. "{\"chat_template\": \""u8, 0xFF, .. "\"}"u8]);
+        Assert.Contains("tokenizer_config.json: is not UTF-8; download the file again", Assert.Throws<JobInputException>(
+            () => ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2")).Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -217,7 +232,7 @@ public sealed class JinjaTemplateTests : IDisposable
     {
         string config = $"{{\"chat_template\": {template}}}";
         Write(config);
-        Assert.Equal(template is not ("null" or "\"\""), JinjaTemplate.Find(_directory.Path)?.Defect is not null);
+        Assert.Equal(template is not "null", JinjaTemplate.Find(_directory.Path)?.Defect is not null);
         Assert.StartsWith("<|im_start|>system\nYou are Qwen", Render(ChatTemplate.Of(new DataConfig { Train = [] }, _directory.Path, "qwen2")), StringComparison.Ordinal);
         JinjaTemplate.SetDefaultSystem(_directory.Path, "Mine.");
         Assert.Equal(config, File.ReadAllText(_directory.File("tokenizer_config.json")));
