@@ -48,7 +48,7 @@ internal static class List
             string[] cells = [
                 job.Id.Value,
                 Spelling.Of(job.Status),
-                job.Steps > 0 ? $"{job.Step}/{job.Steps}" : "",
+                job.Steps > 0 ? $"{job.Step}/{job.Steps}" : job.Step > 0 ? $"{job.Step}" : "",
                 job.Loss?.ToString("0.0000", CultureInfo.InvariantCulture) ?? "",
                 job.EtaSeconds is { } eta ? Progress.Span(eta) : "",
                 job.Attempt.ToString(CultureInfo.InvariantCulture),
