@@ -37,23 +37,21 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
         (var changes, bool onlyGradients) = ((IReadOnlyList<LowRank>)vars[3], (bool)vars[4]);
         (Tensor rows_TI, Tensor y_TO) = LinearFunction.Product((Tensor)vars[0], (Tensor)vars[1], vars[2] as Tensor, onlyGradients);
         List<Tensor> saved = [rows_TI, (Tensor)vars[1]];
-        foreach (LowRank change in changes)
+        LowRank[][] groups = Groups(changes);
+        foreach (LowRank[] group in groups)
         {
-            (Tensor A_RI, Tensor B_OR) = (change.A_RI, change.B_OR);
-            A_RI.RequireDtype(float32);
-            A_RI.RequireShape([-1, rows_TI.size(1)]);
-            B_OR.RequireDtype(float32);
-            B_OR.RequireShape([-1, A_RI.size(0)]);
-            (Tensor a_RI, Tensor b_OR) = (A_RI.to(rows_TI.dtype), B_OR.to(rows_TI.dtype));
-            Tensor down_TR = Matmul.Forward(DropoutFunction.Drop(rows_TI, change.Dropout, change.Seed), a_RI).mul_(change.Scale);
-            if (!onlyGradients)
+            Tensor[] bs_OR = [.. group.Select(change => Factor(rows_TI, change.A_RI, change.B_OR))];
+            Tensor a_RI = (group.Length == 1 ? group[0].A_RI : cat([.. group.Select(change => change.A_RI)], 0)).to(rows_TI.dtype);
+            Tensor down_TR = Matmul.Forward(DropoutFunction.Drop(rows_TI, group[0].Dropout, group[0].Seed), a_RI).mul_(group[0].Scale);
+            for (int i = 0, column = 0; i < group.Length && !onlyGradients; column += (int)bs_OR[i++].size(1))
             {
-                Matmul.AddForward(down_TR, b_OR, y_TO.narrow(1, change.Row, b_OR.size(0)));
+                Matmul.AddForward(down_TR.narrow(1, column, bs_OR[i].size(1)), bs_OR[i], y_TO.narrow(1, group[i].Row, bs_OR[i].size(0)));
             }
 
-            saved.AddRange([a_RI, b_OR, down_TR]);
+            saved.AddRange([a_RI, down_TR, .. bs_OR]);
         }
 
+        ctx.save_data(nameof(groups), groups.Select(group => group.Select(change => change with { A_RI = null!, B_OR = null! }).ToArray()).ToArray());
         ctx.save_data(nameof(changes), changes.Select(change => change with { A_RI = null!, B_OR = null! }).ToArray());
         ctx.save_for_backward(saved);
         return y_TO;
@@ -64,30 +62,40 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
         List<Tensor> saved = ctx.get_saved_variables();
         (Tensor rows_TI, Tensor dy_TO) = (saved[0], grad_output.AsRows());
         (Tensor? dx_TI, Tensor? dweight_OI, Tensor? dbias_O) = LinearFunction.Gradients(ctx, rows_TI, saved[1], dy_TO);
-        List<Tensor> gradients = [dx_TI!, dweight_OI!, dbias_O!, null!, null!];
-        foreach (LowRank change in (LowRank[])ctx.get_data("changes"))
+        var changes = (LowRank[])ctx.get_data("changes");
+        var gradients = new Tensor[Before + (2 * changes.Length)];
+        (gradients[0], gradients[1], gradients[2]) = (dx_TI!, dweight_OI!, dbias_O!);
+        int next = 2;
+        foreach (LowRank[] group in (LowRank[][])ctx.get_data("groups"))
         {
-            int at = gradients.Count;
-            int first = 2 + ((at - Before) / 2 * 3);
-            (Tensor a_RI, Tensor b_OR, Tensor down_TR) = (saved[first], saved[first + 1], saved[first + 2]);
-            Tensor part_TO = dy_TO.narrow(1, change.Row, b_OR.size(0));
-            Tensor? dA_RI = null, dB_OR = null;
-            if (ctx.needs_input_grad(at + 1))
-            {
-                dB_OR = empty(b_OR.shape, float32, b_OR.device);
-                Matmul.WeightGradient(part_TO, down_TR, dB_OR);
-            }
-
+            (Tensor a_RI, Tensor down_TR) = (saved[next], saved[next + 1]);
             Tensor ddown_TR = empty(down_TR.shape, down_TR.dtype, down_TR.device);
-            Matmul.InputGradient(part_TO, b_OR, ddown_TR);
-            ddown_TR.mul_(change.Scale);
-            if (ctx.needs_input_grad(at))
+            int[] places = [.. group.Select(change => Before + (2 * Array.FindIndex(changes, other => other.Row == change.Row)))];
+            for (int i = 0, column = 0; i < group.Length; i++)
             {
-                dA_RI = empty(a_RI.shape, float32, a_RI.device);
-                Matmul.WeightGradient(ddown_TR, DropoutFunction.Drop(rows_TI, change.Dropout, change.Seed), dA_RI);
+                Tensor b_OR = saved[next + 2 + i], part_TO = dy_TO.narrow(1, group[i].Row, b_OR.size(0));
+                if (ctx.needs_input_grad(places[i] + 1))
+                {
+                    Tensor dB_OR = gradients[places[i] + 1] = empty(b_OR.shape, float32, b_OR.device);
+                    Matmul.WeightGradient(part_TO, down_TR.narrow(1, column, b_OR.size(1)), dB_OR);
+                }
+
+                Matmul.InputGradient(part_TO, b_OR, ddown_TR.narrow(1, column, b_OR.size(1)));
+                column += (int)b_OR.size(1);
             }
 
-            if (dx_TI is not null && change.Dropout == 0)
+            ddown_TR.mul_(group[0].Scale);
+            if (places.Any(place => ctx.needs_input_grad(place)))
+            {
+                Tensor dA_RI = empty(a_RI.shape, float32, a_RI.device);
+                Matmul.WeightGradient(ddown_TR, DropoutFunction.Drop(rows_TI, group[0].Dropout, group[0].Seed), dA_RI);
+                for (int i = 0, row = 0; i < group.Length; row += (int)saved[next + 2 + i++].size(1))
+                {
+                    gradients[places[i]] = dA_RI.narrow(0, row, saved[next + 2 + i].size(1));
+                }
+            }
+
+            if (dx_TI is not null && group[0].Dropout == 0)
             {
                 Matmul.InputGradient(ddown_TR, a_RI, dx_TI, accumulate: true);
             }
@@ -95,12 +103,26 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
             {
                 Tensor dropped_TI = empty(dx_TI.shape, dx_TI.dtype, dx_TI.device);
                 Matmul.InputGradient(ddown_TR, a_RI, dropped_TI);
-                dx_TI.add_(DropoutFunction.Drop(dropped_TI, change.Dropout, change.Seed));
+                dx_TI.add_(DropoutFunction.Drop(dropped_TI, group[0].Dropout, group[0].Seed));
             }
 
-            gradients.AddRange([dA_RI!, dB_OR!]);
+            next += 2 + group.Length;
         }
 
-        return gradients;
+        return [.. gradients];
+    }
+
+    /// <summary>Those whose first products are one: they read the same input, and scale alike.</summary>
+    private static LowRank[][] Groups(IReadOnlyList<LowRank> changes) =>
+        [.. changes.GroupBy(change => (change.Scale, Alone: change.Dropout == 0 ? -1 : change.Row)).Select(group => group.ToArray())];
+
+    /// <summary>B as the products take it.</summary>
+    private static Tensor Factor(Tensor rows_TI, Tensor A_RI, Tensor B_OR)
+    {
+        A_RI.RequireDtype(float32);
+        A_RI.RequireShape([-1, rows_TI.size(1)]);
+        B_OR.RequireDtype(float32);
+        B_OR.RequireShape([-1, A_RI.size(0)]);
+        return B_OR.to(rows_TI.dtype);
     }
 }

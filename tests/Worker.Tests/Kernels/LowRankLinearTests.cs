@@ -10,10 +10,12 @@ public sealed class LowRankLinearTests : IDisposable
 
     public void Dispose() => _scope.Dispose();
 
+    // With one scale the changes' first products are one, with dropout or another scale they are not.
     [Theory]
-    [InlineData(0.0)]
-    [InlineData(0.25)]
-    public void Value_and_gradients_agree_with_one_product_after_another(double dropout)
+    [InlineData(0.0, 0.5)]
+    [InlineData(0.0, 2.0)]
+    [InlineData(0.25, 0.5)]
+    public void Value_and_gradients_agree_with_one_product_after_another(double dropout, double otherScale)
     {
         foreach (ScalarType dtype in new[] { float32, bfloat16 })
         {
@@ -21,11 +23,11 @@ public sealed class LowRankLinearTests : IDisposable
             Tensor x = Normal(1, 17, 10), weight = Normal(2, 12, 10), bias = Normal(3, 12);
             Tensor a = Normal(4, 3, 10), b = Normal(5, 5, 3), c = Normal(6, 2, 10), d = Normal(7, 3, 2);
             AssertClose(
-                v => [Ops.Linear(v[0], v[1], v[2], [Change(0, v[3], v[4], 0.5, 11), Change(9, v[5], v[6], 2, 12)])],
+                v => [Ops.Linear(v[0], v[1], v[2], [Change(0, v[3], v[4], 0.5, 11), Change(9, v[5], v[6], otherScale, 12)])],
                 v =>
                 {
                     Tensor y = v[0].matmul(v[1].t()) + v[2];
-                    return [cat([y.narrow(1, 0, 5) + Added(v[0], v[3], v[4], 0.5, 11), y.narrow(1, 5, 4), y.narrow(1, 9, 3) + Added(v[0], v[5], v[6], 2, 12)], 1)];
+                    return [cat([y.narrow(1, 0, 5) + Added(v[0], v[3], v[4], 0.5, 11), y.narrow(1, 5, 4), y.narrow(1, 9, 3) + Added(v[0], v[5], v[6], otherScale, 12)], 1)];
                 },
                 dtype, Tolerance(dtype), x, weight, bias, a, b, c, d);
         }
