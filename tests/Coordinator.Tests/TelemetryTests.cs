@@ -14,6 +14,9 @@ using Trainer.Coordinator.Telemetry;
 namespace Coordinator.Tests;
 
 /// <summary>What Prometheus is told is true, well-formed and cheap, and dashboard and rules ask for nothing else.</summary>
+// Alone: the engine counts the grains of the whole process, where coordinators of other tests end that had begun unseen.
+[CollectionDefinition(nameof(TelemetryTests), DisableParallelization = true)]
+[Collection(nameof(TelemetryTests))]
 public sealed partial class TelemetryTests : IAsyncLifetime
 {
     private static readonly string s_docs = Path.Combine(Promtool.Root(), "docs/telemetry");

@@ -43,9 +43,15 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
             Tensor[] bs_OR = [.. group.Select(change => Factor(rows_TI, change.A_RI, change.B_OR))];
             Tensor a_RI = (group.Length == 1 ? group[0].A_RI : cat([.. group.Select(change => change.A_RI)], 0)).to(rows_TI.dtype);
             Tensor down_TR = Matmul.Forward(DropoutFunction.Drop(rows_TI, group[0].Dropout, group[0].Seed), a_RI).mul_(group[0].Scale);
-            for (int i = 0, column = 0; i < group.Length && !onlyGradients; column += (int)bs_OR[i++].size(1))
+            long column = 0;
+            foreach ((LowRank change, Tensor b_OR) in group.Zip(bs_OR))
             {
-                Matmul.AddForward(down_TR.narrow(1, column, bs_OR[i].size(1)), bs_OR[i], y_TO.narrow(1, group[i].Row, bs_OR[i].size(0)));
+                if (!onlyGradients)
+                {
+                    Matmul.AddForward(down_TR.narrow(1, column, b_OR.size(1)), b_OR, y_TO.narrow(1, change.Row, b_OR.size(0)));
+                }
+
+                column += b_OR.size(1);
             }
 
             saved.AddRange([a_RI, down_TR, .. bs_OR]);
@@ -69,11 +75,14 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
         foreach (LowRank[] group in (LowRank[][])ctx.get_data("groups"))
         {
             (Tensor a_RI, Tensor down_TR) = (saved[next], saved[next + 1]);
+            Tensor[] bs_OR = [.. saved.Skip(next + 2).Take(group.Length)];
+            next += 2 + group.Length;
             Tensor ddown_TR = empty(down_TR.shape, down_TR.dtype, down_TR.device);
             int[] places = [.. group.Select(change => Before + (2 * Array.FindIndex(changes, other => other.Row == change.Row)))];
-            for (int i = 0, column = 0; i < group.Length; i++)
+            long column = 0;
+            for (int i = 0; i < group.Length; i++)
             {
-                Tensor b_OR = saved[next + 2 + i], part_TO = dy_TO.narrow(1, group[i].Row, b_OR.size(0));
+                Tensor b_OR = bs_OR[i], part_TO = dy_TO.narrow(1, group[i].Row, b_OR.size(0));
                 if (ctx.needs_input_grad(places[i] + 1))
                 {
                     Tensor dB_OR = gradients[places[i] + 1] = empty(b_OR.shape, float32, b_OR.device);
@@ -81,7 +90,7 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
                 }
 
                 Matmul.InputGradient(part_TO, b_OR, ddown_TR.narrow(1, column, b_OR.size(1)));
-                column += (int)b_OR.size(1);
+                column += b_OR.size(1);
             }
 
             ddown_TR.mul_(group[0].Scale);
@@ -89,9 +98,11 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
             {
                 Tensor dA_RI = empty(a_RI.shape, float32, a_RI.device);
                 Matmul.WeightGradient(ddown_TR, DropoutFunction.Drop(rows_TI, group[0].Dropout, group[0].Seed), dA_RI);
-                for (int i = 0, row = 0; i < group.Length; row += (int)saved[next + 2 + i++].size(1))
+                long row = 0;
+                for (int i = 0; i < group.Length; i++)
                 {
-                    gradients[places[i]] = dA_RI.narrow(0, row, saved[next + 2 + i].size(1));
+                    gradients[places[i]] = dA_RI.narrow(0, row, bs_OR[i].size(1));
+                    row += bs_OR[i].size(1);
                 }
             }
 
@@ -105,8 +116,6 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
                 Matmul.InputGradient(ddown_TR, a_RI, dropped_TI);
                 dx_TI.add_(DropoutFunction.Drop(dropped_TI, group[0].Dropout, group[0].Seed));
             }
-
-            next += 2 + group.Length;
         }
 
         return [.. gradients];
