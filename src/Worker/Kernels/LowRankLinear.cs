@@ -37,8 +37,7 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
         (var changes, bool onlyGradients) = ((IReadOnlyList<LowRank>)vars[3], (bool)vars[4]);
         (Tensor rows_TI, Tensor y_TO) = LinearFunction.Product((Tensor)vars[0], (Tensor)vars[1], vars[2] as Tensor, onlyGradients);
         List<Tensor> saved = [rows_TI, (Tensor)vars[1]];
-        LowRank[][] groups = Groups(changes);
-        foreach (LowRank[] group in groups)
+        foreach (LowRank[] group in Groups(changes))
         {
             Tensor[] bs_OR = [.. group.Select(change => Factor(rows_TI, change.A_RI, change.B_OR))];
             Tensor a_RI = (group.Length == 1 ? group[0].A_RI : cat([.. group.Select(change => change.A_RI)], 0)).to(rows_TI.dtype);
@@ -57,7 +56,6 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
             saved.AddRange([a_RI, down_TR, .. bs_OR]);
         }
 
-        ctx.save_data(nameof(groups), groups.Select(group => group.Select(change => change with { A_RI = null!, B_OR = null! }).ToArray()).ToArray());
         ctx.save_data(nameof(changes), changes.Select(change => change with { A_RI = null!, B_OR = null! }).ToArray());
         ctx.save_for_backward(saved);
         return y_TO;
@@ -72,13 +70,13 @@ internal sealed class LowRankLinearFunction : autograd.SingleTensorFunction<LowR
         var gradients = new Tensor[Before + (2 * changes.Length)];
         (gradients[0], gradients[1], gradients[2]) = (dx_TI!, dweight_OI!, dbias_O!);
         int next = 2;
-        foreach (LowRank[] group in (LowRank[][])ctx.get_data("groups"))
+        foreach (LowRank[] group in Groups(changes))
         {
             (Tensor a_RI, Tensor down_TR) = (saved[next], saved[next + 1]);
             Tensor[] bs_OR = [.. saved.Skip(next + 2).Take(group.Length)];
             next += 2 + group.Length;
             Tensor ddown_TR = empty(down_TR.shape, down_TR.dtype, down_TR.device);
-            int[] places = [.. group.Select(change => Before + (2 * Array.FindIndex(changes, other => other.Row == change.Row)))];
+            int[] places = [.. group.Select(change => Before + (2 * Array.IndexOf(changes, change)))];
             long column = 0;
             for (int i = 0; i < group.Length; i++)
             {
