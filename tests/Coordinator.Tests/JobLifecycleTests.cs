@@ -214,6 +214,17 @@ public sealed class JobLifecycleTests
     }
 
     [Fact]
+    public void An_attempt_that_is_stopped_while_it_loads_keeps_the_step_of_the_jobs_checkpoint()
+    {
+        JobRecord job = Apply(Started(), new RankReported(s_start, new RankReport { Attempt = 1, Pid = 1, Phase = RankPhase.Training, Step = 42, LastCheckpointStep = 40 }));
+        job = Apply(job, new RankLost(s_start, 1, FailureClass.Infrastructure, "killed"));
+        job = Apply(Apply(Apply(job, new RetryDue(s_start)), Granted()), new PauseAsked(s_start));
+        job = Apply(job, new RankEnded(s_start, 2, new RankResult { Outcome = RankOutcome.Cancelled }));
+        Assert.Equal((JobStatus.Paused, 40, 40), (job.Status, job.Progress!.Step, job.LastCheckpointStep));
+        Assert.Equal("paused: before it went on from step 40", job.History[^1].Text);
+    }
+
+    [Fact]
     public void A_checkpoint_that_has_vanished_is_told_once_and_is_the_reason()
     {
         JobRecord job = Apply(Started(), new RankReported(s_start, new RankReport { Attempt = 1, Pid = 1, Phase = RankPhase.Training, LastCheckpointStep = 40 }));
