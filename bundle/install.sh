@@ -45,7 +45,7 @@ found CUDA "$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') in $(
 found GPU "$( { nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null || echo none; } | paste -sd ';')"
 nccl=$(ls "$libtorch"/../nvidia/nccl/lib/libnccl.so.2 "$libtorch"/lib/libnccl.so* 2>/dev/null | head -n 1 || true)
 [ -n "$nccl" ] || nccl=$(ldconfig -p 2>/dev/null | sed -n 's/.*libnccl\.so\.2 .*=> //p' | head -n 1)
-found NCCL "${nccl:-none (not needed: a job trains on one GPU)}"
+found NCCL "${nccl:-none (jobs with several ranks need it)}"
 for tool in cmake g++; do
   command -v "$tool" >/dev/null || fail "$tool was not found; install it and run this again."
 done

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised when a signature or a struct below changes; the managed side refuses another value. */
-#define TT_ABI_VERSION 2
+#define TT_ABI_VERSION 3
 
 enum { TT_OK = 0, TT_ERROR = 1 };
 
@@ -259,12 +259,17 @@ TT_API int32_t tt_has_gloo(void);
 TT_API int32_t tt_store_serve(const char* host, int64_t timeout_ms, tt_store* out, int32_t* port);
 /* Fails when nobody serves there within the timeout. */
 TT_API int32_t tt_store_connect(const char* host, int32_t port, int64_t timeout_ms, tt_store* out);
+/* Waits until all ranks have come, timeout_ms at most: the failure names those that are missing. `device` is what this rank computes
+ * on, "CPU" or "GPU": where ranks differ, all fail. */
+TT_API int32_t tt_store_meet(tt_store store, const char* device, int32_t rank, int32_t world_size, int64_t timeout_ms);
+TT_API int32_t tt_store_set(tt_store store, const char* key, const void* value, int64_t length);
+/* Waits for the key as long as the store's own timeout. The value must have `length` bytes. */
+TT_API int32_t tt_store_get(tt_store store, const char* key, void* value, int64_t length);
 /* A serving store ends with its handle: free it last. */
 TT_API void tt_store_free(tt_store store);
-/* Waits until all ranks have come to the store, join_timeout_ms at most (the failure names those that are missing), then
- * connects them. `host` is the address under which the other ranks reach this one. timeout_ms bounds every later call. */
-TT_API int32_t tt_group_new(tt_store store, const char* host, int32_t rank, int32_t world_size, int64_t join_timeout_ms,
-                            int64_t timeout_ms, tt_group* out);
+/* Connects the ranks, which have met. `host` is the address under which the other ranks reach this one. timeout_ms bounds this and
+ * every later call. */
+TT_API int32_t tt_group_new(tt_store store, const char* host, int32_t rank, int32_t world_size, int64_t timeout_ms, tt_group* out);
 /* In place, over all ranks; contiguous float32, float64 or int64 on the CPU. The bits are the same on every rank, and in
  * every run of the same world size. */
 TT_API int32_t tt_group_all_reduce_sum(tt_group group, tt_tensor tensor);

@@ -3,6 +3,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <chrono>
 #include <sstream>
 
@@ -27,16 +28,12 @@ tt_store open_store(const char* host, int32_t port, bool is_server, int64_t time
     return reinterpret_cast<tt_store>(new Store(c10::make_intrusive<c10d::TCPStore>(host, options)));
 }
 
-#if TT_HAS_GLOO
-
-using Group = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
-
-Group& unwrap(tt_group group) {
-    return *reinterpret_cast<Group*>(group);
-}
-
 std::string rank_key(int32_t rank) {
     return "rank-" + std::to_string(rank);
+}
+
+std::vector<uint8_t> bytes_of(const std::string& text) {
+    return {text.begin(), text.end()};
 }
 
 // The store's own timeout error names no rank.
@@ -51,17 +48,12 @@ std::string rank_key(int32_t rank) {
     TORCH_CHECK(false, "rank ", missing.str(), " of ", world_size, " did not come within ", timeout_ms / 1000.0, " s");
 }
 
-void meet(c10d::TCPStore& store, int32_t rank, int32_t world_size, int64_t timeout_ms) {
-    store.set(rank_key(rank), std::vector<uint8_t>{1});
-    std::vector<std::string> keys;
-    for (int32_t other = 0; other < world_size; ++other) {
-        keys.push_back(rank_key(other));
-    }
-    try {
-        store.wait(keys, Milliseconds(timeout_ms));
-    } catch (const std::exception& error) {
-        report_missing(store, world_size, timeout_ms, error.what());
-    }
+#if TT_HAS_GLOO
+
+using Group = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
+
+Group& unwrap(tt_group group) {
+    return *reinterpret_cast<Group*>(group);
 }
 
 void require_reducible(const at::Tensor& tensor) {
@@ -93,16 +85,51 @@ int32_t tt_store_connect(const char* host, int32_t port, int64_t timeout_ms, tt_
     return guard("store.connect", {}, [&] { *out = open_store(host, port, false, timeout_ms); });
 }
 
+int32_t tt_store_meet(tt_store store, const char* device, int32_t rank, int32_t world_size, int64_t timeout_ms) {
+    return guard("store.meet", {}, [&] {
+        c10d::TCPStore& meeting = *unwrap(store);
+        meeting.set(rank_key(rank), bytes_of(device));
+        std::vector<std::string> keys;
+        for (int32_t other = 0; other < world_size; ++other) {
+            keys.push_back(rank_key(other));
+        }
+        try {
+            meeting.wait(keys, Milliseconds(timeout_ms));
+        } catch (const std::exception& error) {
+            report_missing(meeting, world_size, timeout_ms, error.what());
+        }
+        for (int32_t other = 0; other < world_size; ++other) {
+            const std::vector<uint8_t> theirs = meeting.get(keys[other]);
+            TORCH_CHECK(theirs == bytes_of(device), "rank ", rank, " came with a ", device, ", rank ", other, " with a ",
+                        std::string(theirs.begin(), theirs.end()));
+        }
+    });
+}
+
+int32_t tt_store_set(tt_store store, const char* key, const void* value, int64_t length) {
+    return guard("store.set", {}, [&] {
+        const auto* bytes = static_cast<const uint8_t*>(value);
+        unwrap(store)->set(key, std::vector<uint8_t>(bytes, bytes + length));
+    });
+}
+
+int32_t tt_store_get(tt_store store, const char* key, void* value, int64_t length) {
+    return guard("store.get", {}, [&] {
+        const std::vector<uint8_t> bytes = unwrap(store)->get(key);
+        TORCH_CHECK(static_cast<int64_t>(bytes.size()) == length, key, " has ", bytes.size(), " bytes, ", length, " are wanted");
+        std::copy(bytes.begin(), bytes.end(), static_cast<uint8_t*>(value));
+    });
+}
+
 void tt_store_free(tt_store store) {
     delete reinterpret_cast<Store*>(store);
 }
 
 #if TT_HAS_GLOO
 
-int32_t tt_group_new(tt_store store, const char* host, int32_t rank, int32_t world_size, int64_t join_timeout_ms,
-                     int64_t timeout_ms, tt_group* out) {
+int32_t tt_group_new(tt_store store, const char* host, int32_t rank, int32_t world_size, int64_t timeout_ms,
+                     tt_group* out) {
     return guard("gloo.connect", {}, [&] {
-        meet(*unwrap(store), rank, world_size, join_timeout_ms);
         auto options = c10d::ProcessGroupGloo::Options::create(Milliseconds(timeout_ms));
         options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(host));
         // One collective at a time is under way.
@@ -140,7 +167,7 @@ void tt_group_free(tt_group group) {
 
 #else
 
-int32_t tt_group_new(tt_store, const char*, int32_t, int32_t, int64_t, int64_t, tt_group*) {
+int32_t tt_group_new(tt_store, const char*, int32_t, int32_t, int64_t, tt_group*) {
     return guard("gloo.connect", {}, [&] { TORCH_CHECK(false, no_gloo); });
 }
 

@@ -72,11 +72,6 @@ public sealed record Preflight(IReadOnlyList<string> Problems, IReadOnlyList<str
     private static void CheckDevice(JobConfig job, List<string> problems)
     {
         bool runsHere = string.IsNullOrEmpty(Environment.GetEnvironmentVariable("TRAINER_COORDINATOR"));
-        if (job.Model.Device == DeviceKind.Cuda && job.Resources.Ranks > 1)
-        {
-            problems.Add($"resources.ranks: {job.Resources.Ranks} ranks on GPUs need NCCL, which this version does not use yet; set it to 1, or model.device to cpu");
-        }
-
         if (runsHere && CudaDevices.Find().IsEmpty)
         {
             if (job.Model.Device == DeviceKind.Cuda)

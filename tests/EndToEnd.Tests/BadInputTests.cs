@@ -44,11 +44,6 @@ public sealed class BadInputTests(ITestOutputHelper output)
         ["a store that cannot be made"] = Bad(_ => { }, "--set checkpoint.store", "nothing can be written in /proc", "directory") with { Options = ["--set", "checkpoint.store=/proc/store"] },
         ["an output that is a file"] = Bad(_ => { }, "--set output.path", "is a file", "directory") with { Options = ["--set", $"output.path={TinyJob.Dataset}"] },
 
-        ["several ranks on GPUs"] = Bad(_ => { }, "--set resources.ranks", "2 ranks on GPUs need NCCL", "set it to 1") with
-        {
-            Options = ["--set", "model.device=cuda", "--set", "resources.ranks=2"],
-        },
-
         ["missing data set"] = Bad(place => File.Delete(place.PathOf(TinyJob.Dataset)), "tiny.yaml:7:13 data.train[0].path", "train.jsonl does not exist"),
         ["empty data set"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Dataset), "\n\n"), "train.jsonl", "the dataset is empty", "write one JSON object per line"),
         ["a device as data set"] = Bad(_ => { }, "--set data.train[0].path", "/dev/zero is empty, a pipe or a device", "regular file") with { Options = ["--set", "data.train[0].path=/dev/zero"] },

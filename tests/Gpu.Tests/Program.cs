@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Reflection;
 
 namespace Gpu.Tests;
@@ -9,6 +10,11 @@ internal static class Program
     /// <param name="arguments">Only tests whose name contains one of these; none: all.</param>
     public static int Main(string[] arguments)
     {
+        if (arguments is [NcclTests.Verb, { } role, { } rank, { } port])
+        {
+            return NcclTests.Rank(role, int.Parse(rank, CultureInfo.InvariantCulture), int.Parse(port, CultureInfo.InvariantCulture));
+        }
+
         int passed = 0, failed = 0;
         foreach ((string name, MethodInfo method, object?[] values) in Tests().Where(test => arguments.Length == 0 || arguments.Any(part => test.Name.Contains(part, StringComparison.OrdinalIgnoreCase))))
         {

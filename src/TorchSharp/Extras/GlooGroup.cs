@@ -11,13 +11,11 @@ public sealed class GlooGroup : IDisposable
 {
     private nint _handle;
 
-    /// <summary>Waits until all ranks have come to the store, then connects them.</summary>
+    /// <summary>Connects the ranks, which have met in the store.</summary>
     /// <param name="host">The address under which the other ranks reach this one.</param>
-    /// <param name="joinTimeout">For the waiting.</param>
-    /// <param name="timeout">For every later call.</param>
-    public GlooGroup(TcpStore store, string host, int rank, int worldSize, TimeSpan joinTimeout, TimeSpan timeout) =>
-        TorchError.ThrowIfFailed(NativeMethods.tt_group_new(store.Handle, host, rank, worldSize,
-            (long)joinTimeout.TotalMilliseconds, (long)timeout.TotalMilliseconds, out _handle));
+    /// <param name="timeout">For this and every later call.</param>
+    public GlooGroup(TcpStore store, string host, int rank, int worldSize, TimeSpan timeout) =>
+        TorchError.ThrowIfFailed(NativeMethods.tt_group_new(store.Handle, host, rank, worldSize, (long)timeout.TotalMilliseconds, out _handle));
 
     /// <summary>Whether the native library was built with Gloo.</summary>
     public static bool IsAvailable => NativeMethods.tt_has_gloo() != 0;

@@ -3,7 +3,7 @@ using TorchSharp.Native;
 namespace TorchSharp.Extras;
 
 /// <summary>c10d's TCP store: where the ranks of a group find each other. The one that serves it disposes it last.</summary>
-public sealed class TcpStore : IDisposable
+public sealed unsafe class TcpStore : IDisposable
 {
     private nint _handle;
 
@@ -37,6 +37,29 @@ public sealed class TcpStore : IDisposable
     {
         TorchError.ThrowIfFailed(NativeMethods.tt_store_connect(host, port, (long)timeout.TotalMilliseconds, out nint store));
         return new TcpStore(store, port);
+    }
+
+    /// <summary>Waits until all ranks have come; the failure names those that have not, or that compute on something else.</summary>
+    /// <param name="device">What this rank computes on: "CPU" or "GPU".</param>
+    public void Meet(string device, int rank, int worldSize, TimeSpan timeout) =>
+        TorchError.ThrowIfFailed(NativeMethods.tt_store_meet(Handle, device, rank, worldSize, (long)timeout.TotalMilliseconds));
+
+    public void Set(string key, ReadOnlySpan<byte> value)
+    {
+        fixed (byte* bytes = value)
+        {
+            TorchError.ThrowIfFailed(NativeMethods.tt_store_set(Handle, key, bytes, value.Length));
+        }
+    }
+
+    /// <summary>Waits for the key as long as the timeout with which the store was opened.</summary>
+    /// <param name="value">As long as what was set.</param>
+    public void Get(string key, Span<byte> value)
+    {
+        fixed (byte* bytes = value)
+        {
+            TorchError.ThrowIfFailed(NativeMethods.tt_store_get(Handle, key, bytes, value.Length));
+        }
     }
 
     public void Dispose()

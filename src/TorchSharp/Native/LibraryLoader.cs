@@ -14,7 +14,7 @@ internal static class LibraryLoader
 {
     public const string Library = "trainer_torch";
     private const string FileName = "libtrainer_torch.so";
-    private const int AbiVersion = 2;
+    private const int AbiVersion = 3;
 
     private const string BuildCure =
         "Build it with './trainer' or 'cmake -S native -B native/build/cpu -G Ninja && ninja -C native/build/cpu', " +

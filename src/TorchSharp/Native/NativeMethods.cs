@@ -105,10 +105,19 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int tt_store_connect(string host, int port, long timeoutMs, out nint store);
 
+    [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int tt_store_meet(nint store, string device, int rank, int worldSize, long timeoutMs);
+
+    [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int tt_store_set(nint store, string key, byte* value, long length);
+
+    [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int tt_store_get(nint store, string key, byte* value, long length);
+
     [LibraryImport(Library)] internal static partial void tt_store_free(nint store);
 
     [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
-    internal static partial int tt_group_new(nint store, string host, int rank, int worldSize, long joinTimeoutMs, long timeoutMs, out nint group);
+    internal static partial int tt_group_new(nint store, string host, int rank, int worldSize, long timeoutMs, out nint group);
 
     [LibraryImport(Library)] internal static partial int tt_group_all_reduce_sum(nint group, nint tensor);
     [LibraryImport(Library)] internal static partial int tt_group_broadcast(nint group, nint tensor, int root);

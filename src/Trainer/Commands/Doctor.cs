@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using Nccl;
 using Spectre.Console;
 using Trainer.Contracts;
 using Trainer.Worker.Agent;
@@ -56,9 +57,7 @@ internal static class Doctor
             : throw new InvalidOperationException("NFC does not work: install libicu (apt-get install libicu72) and unset DOTNET_SYSTEM_GLOBALIZATION_INVARIANT"));
         yield return ("libtorch", () => Task.FromResult($"{loaded_version} from {loaded_path} (built for {built_version})"));
         yield return ("GPU", () => Task.FromResult(Gpu()));
-        yield return ("NCCL", () => Task.FromResult(NcclLibrary.Find() is { } nccl
-            ? $"{nccl}; not used yet: a job trains on one GPU"
-            : "none; not needed: a job trains on one GPU"));
+        yield return ("NCCL", () => Task.FromResult(Nccl()));
         yield return ("kernels", () => Task.FromResult(CpuKernels()));
         Device device = ComputeDevice.Choose(DeviceKind.Auto);
         if (device.type == DeviceType.CUDA)
@@ -76,6 +75,32 @@ internal static class Doctor
         {
             yield return ("store", () => StoreCheckAsync(store, cancellationToken));
         }
+    }
+
+    /// <summary>One rank alone shows that library, driver and GPU go together; the way to other GPUs it does not.</summary>
+    private static string Nccl()
+    {
+        string found;
+        try
+        {
+            found = NcclLibrary.Describe();
+        }
+        catch (DllNotFoundException) when (!cuda.is_available())
+        {
+            return "none; not needed on the CPU";
+        }
+
+        if (!cuda.is_available())
+        {
+            return $"{found}; not used: training runs on the CPU";
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        TcpStore store = TcpStore.Serve("127.0.0.1", TimeSpan.FromSeconds(30));
+        using var alone = new NcclCommunicator(store, ComputeDevice.Choose(DeviceKind.Cuda), rank: 0, worldSize: 1, TimeSpan.FromSeconds(30));
+        Tensor value = tensor([1.5, -2]);
+        alone.AllReduceSum([value]);
+        return value.data<double>().ToArray() is [1.5, -2] ? $"{found}; a rank alone speaks with it" : throw new InvalidOperationException($"{found}: a sum came back wrong");
     }
 
     /// <summary>A GPU that the driver lists and libtorch does not see is a fault; none at all is not.</summary>

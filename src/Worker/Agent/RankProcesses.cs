@@ -15,6 +15,7 @@ internal sealed class RankProcesses(AgentOptions options) : IDisposable
     private const string AttemptVariable = "TRAINER_ATTEMPT";
     private const string RankVariable = "TRAINER_RANK";
     private const string DeviceVariable = "CUDA_VISIBLE_DEVICES";
+    private const string MulticastVariable = "NCCL_NVLS_ENABLE";
 
     private readonly TrainerHome _home = options.Home;
 
@@ -106,6 +107,8 @@ internal sealed class RankProcesses(AgentOptions options) : IDisposable
         if (device is not null)
         {
             environment[DeviceVariable] = device;
+            // Switches that add up for NCCL promise no order: other bits in another run.
+            environment[MulticastVariable] = Environment.GetEnvironmentVariable(MulticastVariable) ?? "0";
         }
         return environment;
     }

@@ -13,7 +13,7 @@ public static class Agreement
         using DisposeScope scope = NewDisposeScope();
         Tensor all = zeros([ranks.WorldSize, values.Length], ScalarType.Int64);
         all[ranks.Rank].copy_(tensor(values.Select(value => value.Value).ToArray()));
-        ranks.AllReduceSum(all);
+        ranks.AllReduceSum([all]);
         long[] table = all.data<long>().ToArray();
         for (int rank = 1; rank < ranks.WorldSize; rank++)
         {

@@ -16,16 +16,16 @@ public sealed class GlooCommunicator : ICommunicator
     private readonly TcpStore _store;
     private readonly GlooGroup _group;
 
-    /// <summary>Waits for all ranks to come to the store, which is the communicator's to dispose from here on.</summary>
+    /// <summary>Connects the ranks, which have met in the store; it is the communicator's to dispose from here on.</summary>
     /// <param name="host">The address under which the other ranks reach this one.</param>
-    public GlooCommunicator(TcpStore store, string host, int rank, int worldSize, TimeSpan joinTimeout)
+    public GlooCommunicator(TcpStore store, string host, int rank, int worldSize)
     {
         Rank = rank;
         WorldSize = worldSize;
         _store = store;
         try
         {
-            _group = new GlooGroup(store, host, rank, worldSize, joinTimeout, s_timeout);
+            _group = new GlooGroup(store, host, rank, worldSize, s_timeout);
         }
         catch (TorchException e)
         {
@@ -38,7 +38,13 @@ public sealed class GlooCommunicator : ICommunicator
 
     public int WorldSize { get; }
 
-    public void AllReduceSum(Tensor tensor) => Do(() => _group.AllReduceSum(tensor));
+    public void AllReduceSum(IReadOnlyList<Tensor> tensors)
+    {
+        foreach (Tensor tensor in tensors)
+        {
+            Do(() => _group.AllReduceSum(tensor));
+        }
+    }
 
     public void Broadcast(Tensor tensor, int root) => Do(() => _group.Broadcast(tensor, root));
 

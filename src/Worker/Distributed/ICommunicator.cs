@@ -15,8 +15,8 @@ public interface ICommunicator : IDisposable
     int WorldSize { get; }
 
     /// <summary>In place; afterwards the same bits on every rank, and in every run with as many ranks.</summary>
-    /// <param name="tensor">Contiguous float32, float64 or int64, of one shape on all ranks.</param>
-    void AllReduceSum(Tensor tensor);
+    /// <param name="tensors">Contiguous float32, float64 or int64, of one shape each on all ranks.</param>
+    void AllReduceSum(IReadOnlyList<Tensor> tensors);
 
     /// <summary>In place: every rank gets the root's tensor.</summary>
     void Broadcast(Tensor tensor, int root);

@@ -1,6 +1,7 @@
 using System.Globalization;
 using TorchSharp;
 using TorchSharp.Extras;
+using static TorchSharp.torch;
 
 namespace Trainer.Worker.Distributed;
 
@@ -23,16 +24,21 @@ public sealed class Rendezvous(int rank, int worldSize, string host)
     public void Tell(string endpoint) => _told.TrySetResult(endpoint);
 
     /// <summary>Meets the other ranks.</summary>
+    /// <param name="device">What this rank trains on, and all others must: ranks of GPUs speak over NCCL, those of CPUs over Gloo.</param>
     /// <param name="announce">Rank 0: makes its "host:port" known.</param>
     /// <exception cref="CollectiveException">They did not come in time.</exception>
-    public ICommunicator Join(Action<string> announce)
+    public ICommunicator Join(Device device, Action<string> announce)
     {
         if (worldSize == 1)
         {
             return new SoloCommunicator();
         }
 
-        var communicator = new GlooCommunicator(rank == 0 ? Serve(announce) : Connect(), host, rank, worldSize, s_patience);
+        TcpStore store = rank == 0 ? Serve(announce) : Connect();
+        Meet(store, device.type == DeviceType.CUDA ? "GPU" : "CPU");
+        ICommunicator communicator = device.type == DeviceType.CUDA
+            ? new NcclCommunicator(store, device, rank, worldSize, s_patience)
+            : new GlooCommunicator(store, host, rank, worldSize);
         _isPending = false;
         return communicator;
     }
@@ -65,6 +71,19 @@ public sealed class Rendezvous(int rank, int worldSize, string host)
         catch (TorchException e)
         {
             throw Failed($"rank 0 does not answer on {endpoint}: {e.Message}");
+        }
+    }
+
+    private void Meet(TcpStore store, string device)
+    {
+        try
+        {
+            store.Meet(device, rank, worldSize, s_patience);
+        }
+        catch (TorchException e)
+        {
+            store.Dispose();
+            throw Failed(e.Message);
         }
     }
 

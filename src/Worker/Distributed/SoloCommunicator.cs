@@ -9,7 +9,7 @@ public sealed class SoloCommunicator : ICommunicator
 
     public int WorldSize => 1;
 
-    public void AllReduceSum(Tensor tensor)
+    public void AllReduceSum(IReadOnlyList<Tensor> tensors)
     {
     }
 

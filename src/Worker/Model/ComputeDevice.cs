@@ -20,16 +20,6 @@ public static class ComputeDevice
             : $"model.device: cuda, but native/ was built for a libtorch without CUDA ({loaded_version}); build it with the preset cuda, or set model.device to auto"),
     };
 
-    /// <summary>Ranks speak over Gloo, which knows CPU tensors only.</summary>
-    /// <exception cref="JobInputException">Several ranks would train on GPUs.</exception>
-    public static void RequireOneGpuRank(DeviceKind kind, int worldSize)
-    {
-        if (worldSize > 1 && Choose(kind).type == DeviceType.CUDA)
-        {
-            throw new JobInputException($"resources.ranks: {worldSize} ranks on GPUs need NCCL, which this version does not use yet; set resources.ranks to 1, or model.device to cpu");
-        }
-    }
-
     /// <summary>The device in words; a GPU that the driver lists and libtorch does not see is not passed over in silence.</summary>
     public static string Describe(Device device, DeviceKind asked, KernelFacts facts) =>
         device.type == DeviceType.CUDA ? $"{device} ({facts.Gpu})"

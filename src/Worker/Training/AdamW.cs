@@ -53,10 +53,7 @@ public sealed class AdamW : IDisposable
         }
 
         using DisposeScope scope = NewDisposeScope();
-        foreach (Slot slot in _slots)
-        {
-            ranks.AllReduceSum(slot.Gradient());
-        }
+        ranks.AllReduceSum([.. _slots.Select(slot => slot.Gradient())]);
     }
 
     /// <summary>L2 norm of all gradients together.</summary>

@@ -97,8 +97,7 @@ public sealed class RankProcess : IDisposable
         {
             _reporter.Log($"attempt {_place.Attempt} of {_id}, process {Environment.ProcessId}{(_place.WorldSize > 1 ? $", {_place}" : "")}");
             JobConfig job = JobConfigJson.Load(_files.Config);
-            ComputeDevice.RequireOneGpuRank(job.Model.Device, _place.WorldSize);
-            using ICommunicator ranks = Meet();
+            using ICommunicator ranks = Meet(ComputeDevice.Choose(job.Model.Device));
             using (_run = new TrainingRun(job, _id, _files, _place.Attempt, ranks, _reporter, _time))
             {
                 return Result(_run.Run(() => _stop.IsCancellationRequested ? _ordered ? RankOutcome.Cancelled : RankOutcome.Interrupted : null), null, null);
@@ -133,10 +132,10 @@ public sealed class RankProcess : IDisposable
         }
     }
 
-    private ICommunicator Meet()
+    private ICommunicator Meet(torch.Device device)
     {
         _reporter.Begin("rendezvous");
-        return _rendezvous.Join(endpoint => _reporter.Update(report => report with { Endpoint = endpoint }));
+        return _rendezvous.Join(device, endpoint => _reporter.Update(report => report with { Endpoint = endpoint }));
     }
 
     private RankResult Result(RankOutcome outcome, FailureClass? failure, string? message) => new()

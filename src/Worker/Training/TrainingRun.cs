@@ -207,7 +207,7 @@ public sealed class TrainingRun : IDisposable
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor sums = tensor((double[])[loss, stop is RankOutcome.Cancelled ? 1 : 0, stop is RankOutcome.Interrupted ? 1 : 0]);
-        _ranks.AllReduceSum(sums);
+        _ranks.AllReduceSum([sums]);
         double[] summed = sums.data<double>().ToArray();
         return (summed[0], summed[1] > 0 ? RankOutcome.Cancelled : summed[2] > 0 ? RankOutcome.Interrupted : null);
     }

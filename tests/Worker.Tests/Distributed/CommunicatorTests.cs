@@ -26,7 +26,7 @@ public sealed class CommunicatorTests
         {
             using DisposeScope scope = NewDisposeScope();
             Tensor values = tensor(Values(ranks.Rank));
-            ranks.AllReduceSum(values);
+            ranks.AllReduceSum([values]);
             return values.data<float>().ToArray();
         });
     }
@@ -38,8 +38,7 @@ public sealed class CommunicatorTests
         {
             using DisposeScope scope = NewDisposeScope();
             Tensor integers = tensor([(1L << 60) + ranks.Rank]), doubles = tensor([0.1 + ranks.Rank]);
-            ranks.AllReduceSum(integers);
-            ranks.AllReduceSum(doubles);
+            ranks.AllReduceSum([integers, doubles]);
             return (integers.data<long>().ToArray()[0], doubles.data<double>().ToArray()[0]);
         });
         Assert.All(sums, sum => Assert.Equal(((1L << 61) + 1, 0.1 + 1.1), sum));
@@ -85,7 +84,7 @@ public sealed class CommunicatorTests
             using DisposeScope scope = NewDisposeScope();
             Tensor values = zeros([4], ScalarType.Float32);
             long begun = Stopwatch.GetTimestamp();
-            var e = Assert.Throws<CollectiveException>(() => ranks.AllReduceSum(values));
+            var e = Assert.Throws<CollectiveException>(() => ranks.AllReduceSum([values]));
             Assert.True(Stopwatch.GetElapsedTime(begun) < TimeSpan.FromSeconds(5));
             return e.Message;
         });
@@ -94,22 +93,14 @@ public sealed class CommunicatorTests
     }
 
     [GlooFact]
-    public void A_rank_that_does_not_come_is_named()
-    {
-        TcpStore store = TcpStore.Serve("127.0.0.1", TimeSpan.FromSeconds(5));
-        var e = Assert.Throws<CollectiveException>(() => new GlooCommunicator(store, "127.0.0.1", 0, 3, TimeSpan.FromSeconds(0.5)));
-        Assert.Equal("rank 0 of 3: gloo.connect: rank 1, 2 of 3 did not come within 0.5 s", e.Message);
-    }
-
-    [GlooFact]
     public void A_tensor_that_gloo_would_misread_is_refused()
     {
         using DisposeScope scope = NewDisposeScope();
         TcpStore store = TcpStore.Serve("127.0.0.1", TimeSpan.FromSeconds(5));
-        using var alone = new GlooCommunicator(store, "127.0.0.1", 0, 1, TimeSpan.FromSeconds(5));
-        var e = Assert.Throws<CollectiveException>(() => alone.AllReduceSum(zeros(2, 3).t()));
+        using var alone = new GlooCommunicator(store, "127.0.0.1", 0, 1);
+        var e = Assert.Throws<CollectiveException>(() => alone.AllReduceSum([zeros(2, 3).t()]));
         Assert.Contains("contiguous", e.Message, StringComparison.Ordinal);
-        Assert.Throws<CollectiveException>(() => alone.AllReduceSum(zeros([2], ScalarType.BFloat16)));
+        Assert.Throws<CollectiveException>(() => alone.AllReduceSum([zeros([2], ScalarType.BFloat16)]));
     }
 
     [GlooFact]
@@ -131,7 +122,7 @@ public sealed class CommunicatorTests
         using DisposeScope scope = NewDisposeScope();
         using var solo = new SoloCommunicator();
         Tensor value = tensor([1.5]);
-        solo.AllReduceSum(value);
+        solo.AllReduceSum([value]);
         solo.Broadcast(value, 0);
         solo.Barrier();
         Assert.Equal((0, 1, 1.5), (solo.Rank, solo.WorldSize, value.data<double>().ToArray()[0]));

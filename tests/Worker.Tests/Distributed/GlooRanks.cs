@@ -15,7 +15,8 @@ internal static class GlooRanks
         Task<T>[] ranks = [.. Enumerable.Range(0, worldSize).Select(number => Task.Factory.StartNew(() =>
         {
             TcpStore own = number == 0 ? store : TcpStore.Connect("127.0.0.1", store.Port, s_patience);
-            using var communicator = new GlooCommunicator(own, "127.0.0.1", number, worldSize, s_patience);
+            own.Meet("CPU", number, worldSize, s_patience);
+            using var communicator = new GlooCommunicator(own, "127.0.0.1", number, worldSize);
             return rank(communicator);
         }, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default))];
         return await Task.WhenAll(ranks);

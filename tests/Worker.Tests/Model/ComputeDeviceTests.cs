@@ -32,9 +32,6 @@ public sealed class ComputeDeviceTests
     }
 
     [Fact]
-    public void Several_ranks_may_share_a_job_on_cpus() => ComputeDevice.RequireOneGpuRank(DeviceKind.Cpu, 8);
-
-    [Fact]
     public void The_log_names_the_gpu() => Assert.Equal(
         "cuda:0 (NVIDIA H200)", ComputeDevice.Describe(new Device(DeviceType.CUDA, 0), DeviceKind.Auto, new KernelFacts { Gpu = "NVIDIA H200" }));
 
