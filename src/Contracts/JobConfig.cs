@@ -161,7 +161,7 @@ public sealed record TrainingConfig
     [Range(1, 1 << 20)]
     public int GradientAccumulation { get; init; } = 1;
 
-    /// <summary>CPU threads of a rank. Null: all cores.</summary>
+    /// <summary>CPU threads of a rank. Null: the cores of its machine, divided by the machine's slots.</summary>
     [Range(1, 4096)]
     public int? Threads { get; init; }
 

@@ -50,7 +50,7 @@ public sealed class TrainingTests : IDisposable
         JobConfig job = JobConfigFile.Load(Gpu.File("configs", "demo.yaml"), [$"training.steps={Steps}", "model.device=cuda", $"model.tokenizer={tokenizer}"]);
         using var ranks = new SoloCommunicator();
         int asked = 0;
-        using var run = new TrainingRun(job, s_id, files, attempt, ranks, new RankReporter(attempt, 0, TimeProvider.System), TimeProvider.System);
+        using var run = new TrainingRun(job, s_id, files, attempt, ranks, Environment.ProcessorCount, new RankReporter(attempt, 0, TimeProvider.System), TimeProvider.System);
         return run.Run(() => ++asked >= stopAfter && stopAfter < Steps ? RankOutcome.Interrupted : null);
     }
 

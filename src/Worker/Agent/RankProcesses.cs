@@ -49,11 +49,11 @@ internal sealed class RankProcesses(AgentOptions options) : IDisposable
             [AttemptVariable] = Text(attempt),
             [RankVariable] = Text(rank),
         };
-        var place = new RankPlace(files.Directory, attempt, _home.AgentSocket, rank, assignment.WorldSize, options.Host);
+        var place = new RankPlace(files.Directory, attempt, _home.AgentSocket, rank, assignment.WorldSize, options.Host, ThreadsPerSlot);
         Process process = _standby?.Become(new StandbyOrder(place, own.StdoutOf(rank), own.StderrOf(rank), names), device)
             ?? DetachedProcess.StartYielding(
                 [.. options.RankCommand ?? DetachedProcess.Self("rank"), "--job-dir", place.JobDirectory, "--attempt", Text(attempt), "--socket", place.Socket,
-                    "--rank", Text(rank), "--world-size", Text(place.WorldSize), "--host", place.Host],
+                    "--rank", Text(rank), "--world-size", Text(place.WorldSize), "--host", place.Host, "--threads", Text(place.Threads)],
                 own.StdoutOf(rank), own.StderrOf(rank), files.Directory, EnvironmentWith(names, device));
         IdentityFile.Write(own.StartedOf(rank), ProcessTable.Find(process.Id) ?? new ProcessIdentity { Pid = process.Id, StartTime = 0 });
         return process;
@@ -80,6 +80,9 @@ internal sealed class RankProcesses(AgentOptions options) : IDisposable
     public IReadOnlyList<FoundRank> Find() => [.. ProcessTable.WithVariable(JobVariable).Select(Identify).OfType<FoundRank>()];
 
     public void Dispose() => _standby?.Dispose();
+
+    /// <summary>Ranks that together want more threads than there are processors take twice as long.</summary>
+    private int ThreadsPerSlot => Math.Max(1, Environment.ProcessorCount / options.Slots);
 
     private FoundRank? Identify(FoundProcess found)
     {

@@ -4,7 +4,8 @@ namespace Trainer.Worker.Training;
 /// <param name="Socket">The Unix socket of whoever takes its heartbeats.</param>
 /// <param name="Rank">From 0.</param>
 /// <param name="Host">The address under which the other ranks reach this one.</param>
-public sealed record RankPlace(string JobDirectory, int Attempt, string Socket, int Rank, int WorldSize, string Host)
+/// <param name="Threads">What it has of the machine's processors, unless its job says otherwise.</param>
+public sealed record RankPlace(string JobDirectory, int Attempt, string Socket, int Rank, int WorldSize, string Host, int Threads)
 {
     public override string ToString() => $"rank {Rank} of {WorldSize}";
 }

@@ -98,7 +98,7 @@ public sealed class RankProcess : IDisposable
             _reporter.Log($"attempt {_place.Attempt} of {_id}, process {Environment.ProcessId}{(_place.WorldSize > 1 ? $", {_place}" : "")}");
             JobConfig job = JobConfigJson.Load(_files.Config);
             using ICommunicator ranks = Meet(ComputeDevice.Choose(job.Model.Device));
-            using (_run = new TrainingRun(job, _id, _files, _place.Attempt, ranks, _reporter, _time))
+            using (_run = new TrainingRun(job, _id, _files, _place.Attempt, ranks, _place.Threads, _reporter, _time))
             {
                 return Result(_run.Run(() => _stop.IsCancellationRequested ? _ordered ? RankOutcome.Cancelled : RankOutcome.Interrupted : null), null, null);
             }

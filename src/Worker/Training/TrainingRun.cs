@@ -56,7 +56,8 @@ public sealed class TrainingRun : IDisposable
     private volatile int _lastCommitted;
 
     /// <param name="ranks">Stays the caller's.</param>
-    public TrainingRun(JobConfig job, JobId id, JobFiles files, int attempt, ICommunicator ranks, RankReporter reporter, TimeProvider time)
+    /// <param name="threads">Of the CPU, unless the job says how many.</param>
+    public TrainingRun(JobConfig job, JobId id, JobFiles files, int attempt, ICommunicator ranks, int threads, RankReporter reporter, TimeProvider time)
     {
         _job = job;
         _id = id;
@@ -68,7 +69,7 @@ public sealed class TrainingRun : IDisposable
 
         reporter.Enter(RankPhase.Loading, "loading the model");
         _loaded = JobModel.Load(job, reporter.Log);
-        set_num_threads(job.Training.Threads ?? Environment.ProcessorCount);
+        set_num_threads(job.Training.Threads ?? threads);
         reporter.Enter(RankPhase.Preparing, "tokenising the data");
         _data = PreparedData.Prepare(job.Data, job.Seed, _loaded.Tokenizer, _loaded.Template, files.Data);
         reporter.Log($"data: {_data.Train.Certificate}");

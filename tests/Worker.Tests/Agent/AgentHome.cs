@@ -11,7 +11,7 @@ internal sealed class AgentHome : IAsyncDisposable
 {
     private const string Script = """
         #!/bin/sh
-        # --job-dir DIR --attempt N --socket PATH --rank R --world-size W --host H
+        # --job-dir DIR --attempt N --socket PATH --rank R --world-size W --host H --threads T
         cd "$2/attempt-$4" || exit 1
         echo "rank $8 of attempt $4"
         while [ ! -s "do-$8" ]; do sleep 0.02; done

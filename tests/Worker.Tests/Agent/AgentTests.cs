@@ -34,6 +34,7 @@ public sealed class AgentTests : IAsyncLifetime
         Assert.Equal("500", AgentHome.Read(pid, "oom_score_adj").Trim());
         Assert.Matches(@"Max core file size\s+0\s", AgentHome.Read(pid, "limits"));
         Assert.Contains("\0TRAINER_RANK=0\0", AgentHome.Read(pid, "environ"), StringComparison.Ordinal);
+        Assert.Contains($"\0--threads\0{Math.Max(1, Environment.ProcessorCount / 4)}\0", AgentHome.Read(pid, "cmdline"), StringComparison.Ordinal);
         NodeReport report = Coordinator.Last!;
         Assert.Equal(("n1", 4, SlotKind.Cpu, false, NodeReport.CurrentContract), (report.Node, report.Slots, report.Kind, report.Draining, report.Contract));
 
