@@ -113,6 +113,21 @@ TT_API tt_tensor tt_tensor_alias(tt_tensor tensor);
 TT_API int32_t tt_tensor_from_blob(void* data, const int64_t* sizes, int32_t dim, int32_t dtype,
                                    void (*release)(void* state), void* state, tt_tensor* out);
 
+/* Memory as it comes. sizes[dim]; dtype -1: libtorch's default. As tt_call with "empty", in a third of its time. */
+TT_API int32_t tt_empty(const int64_t* sizes, int32_t dim, int32_t dtype, int64_t device, tt_tensor* out);
+
+/* Columns of a matrix, read or written in place; transposed after they were chosen. */
+typedef struct tt_columns {
+    tt_tensor tensor;
+    int64_t first;
+    int64_t count;
+    int32_t transposed;
+    int32_t reserved;
+} tt_columns;
+
+/* c = alpha * a b, or that added to c. Neither is seen by autograd. c may be float32 where a and b have 16 bits. */
+TT_API int32_t tt_product(const tt_columns* c, const tt_columns* a, const tt_columns* b, double alpha, int32_t accumulate);
+
 TT_API int64_t tt_tensor_dim(tt_tensor tensor);
 TT_API int64_t tt_tensor_numel(tt_tensor tensor);
 TT_API int64_t tt_tensor_element_size(tt_tensor tensor);
@@ -128,6 +143,8 @@ TT_API int32_t tt_tensor_requires_grad(tt_tensor tensor);
 TT_API int32_t tt_tensor_is_leaf(tt_tensor tensor);
 /* Counts in-place changes; 0 for inference tensors. */
 TT_API int64_t tt_tensor_version(tt_tensor tensor);
+/* Counts one: for who writes through tt_tensor_data_ptr. */
+TT_API void tt_tensor_bump_version(tt_tensor tensor);
 /* The first element; NULL for an empty tensor. */
 TT_API int32_t tt_tensor_data_ptr(tt_tensor tensor, void** out);
 TT_API int32_t tt_tensor_set_requires_grad(tt_tensor tensor, int32_t requires_grad);

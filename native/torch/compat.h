@@ -38,6 +38,22 @@ inline void leave_memory_unfilled() {
 #endif
 }
 
+// c = alpha * left * right + beta * c, of 16-bit factors into float32: rounded on its way where libtorch knows no such product.
+inline void add_wide_product(at::Tensor& c, const at::Tensor& left, const at::Tensor& right, double alpha, double beta) {
+#if TT_TORCH_AT_LEAST(2, 8)
+    if (c.is_cuda() && c.scalar_type() == at::kFloat) {
+        at::addmm_out(c, c, left, right, at::kFloat, beta, alpha);
+        return;
+    }
+#endif
+    const at::Tensor product = left.mm(right).to(c.scalar_type()).mul_(alpha);
+    if (beta == 0) {
+        c.copy_(product);
+    } else {
+        c.mul_(beta).add_(product);
+    }
+}
+
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 using TensorSet = std::unordered_set<at::TensorImpl*>;

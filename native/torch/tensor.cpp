@@ -72,6 +72,34 @@ int32_t tt_tensor_from_blob(void* data, const int64_t* sizes, int32_t dim, int32
     return status;
 }
 
+int32_t tt_empty(const int64_t* sizes, int32_t dim, int32_t dtype, int64_t device, tt_tensor* out) {
+    return guard("empty", {}, [&] {
+        const auto options = at::TensorOptions().device(tt::unpack_device(device));
+        *out = wrap(at::empty(at::IntArrayRef(sizes, dim), dtype < 0 ? options : options.dtype(static_cast<at::ScalarType>(dtype))));
+    });
+}
+
+int32_t tt_product(const tt_columns* c, const tt_columns* a, const tt_columns* b, double alpha, int32_t accumulate) {
+    return guard("product", {c->tensor, a->tensor, b->tensor}, [&] {
+        const at::AutoDispatchBelowADInplaceOrView no_history;
+        const auto chosen = [](const tt_columns& columns) {
+            const at::Tensor& whole = unwrap(columns.tensor);
+            TORCH_CHECK(whole.dim() == 2, "matrices are wanted");
+            const bool all = columns.first == 0 && columns.count == whole.size(1);
+            const at::Tensor part = all ? whole : whole.narrow(1, columns.first, columns.count);
+            return columns.transposed ? part.t() : part;
+        };
+        at::Tensor into = chosen(*c);
+        const at::Tensor left = chosen(*a), right = chosen(*b);
+        const double beta = accumulate ? 1 : 0;
+        if (into.scalar_type() == left.scalar_type()) {
+            at::addmm_out(into, into, left, right, beta, alpha);
+        } else {
+            tt::add_wide_product(into, left, right, alpha, beta);
+        }
+    });
+}
+
 int64_t tt_tensor_dim(tt_tensor tensor) {
     return unwrap(tensor).dim();
 }
@@ -120,6 +148,10 @@ int32_t tt_tensor_is_leaf(tt_tensor tensor) {
 
 int64_t tt_tensor_version(tt_tensor tensor) {
     return unwrap(tensor).is_inference() ? 0 : static_cast<int64_t>(unwrap(tensor)._version());
+}
+
+void tt_tensor_bump_version(tt_tensor tensor) {
+    unwrap(tensor).unsafeGetTensorImpl()->bump_version();
 }
 
 int32_t tt_tensor_data_ptr(tt_tensor tensor, void** out) {

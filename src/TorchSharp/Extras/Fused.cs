@@ -4,8 +4,10 @@ using static TorchSharp.torch;
 namespace TorchSharp.Extras;
 
 /// <summary>Operators of libtorch that do in one launch what takes several otherwise; not every libtorch has each.</summary>
-public static class Fused
+public static unsafe class Fused
 {
+    private static readonly bool s_hasForeachCopy = Aten.Has("_foreach_copy_");
+
     /// <summary>In one launch, from 2.5.</summary>
     private static readonly bool s_foreachNormTakesType = Version.TryParse(loaded_version.Split('+', 'a', 'r')[0], out Version? version) && version >= new Version(2, 5);
 
@@ -28,12 +30,34 @@ public static class Fused
         return (Aten.Call("_fused_rms_norm_backward", dy, x, shape, rstd, weight, mask), null);
     }
 
-    /// <summary>On CUDA, from 2.8.</summary>
-    public static bool HasWideProduct { get; } = Aten.Has("addmm.dtype_out");
+    /// <summary>
+    /// into = scale * left right, or that added to it, unseen by autograd. A float32 result of 16-bit factors is not rounded on its way
+    /// on CUDA from 2.8.
+    /// </summary>
+    public static void Product(Columns left, Columns right, Columns into, double scale, bool accumulate)
+    {
+        NativeColumns c = into.Native, a = left.Native, b = right.Native;
+        TorchError.ThrowIfFailed(NativeMethods.tt_product(&c, &a, &b, scale, accumulate ? 1 : 0));
+    }
 
-    /// <summary>The product of two 16-bit matrices into a float32 one, or added to it, not rounded on its way.</summary>
-    public static void WideProduct(Tensor left, Tensor right, Tensor into, bool accumulate) =>
-        Aten.Run("addmm.dtype_out", into, left, right, ScalarType.Float32, (Scalar)(accumulate ? 1.0 : 0.0), (Scalar)1.0, into);
+    /// <summary>Copies each of the sources into its target, in few launches from 2.2.</summary>
+    public static void Copy(Tensor[] targets, Tensor[] sources)
+    {
+        if (s_hasForeachCopy && targets.Length > 0)
+        {
+            Aten.Run("_foreach_copy_", targets, sources);
+            return;
+        }
+
+        foreach ((Tensor target, Tensor source) in targets.Zip(sources))
+        {
+            target.copy_(source);
+        }
+    }
+
+    /// <summary>Each of the tensors times a number, in few launches.</summary>
+    public static Tensor[] Scale(Tensor[] tensors, double scale) =>
+        tensors.Length == 0 ? [] : Aten.List("_foreach_mul.Scalar", tensors, (Scalar)scale);
 
     /// <summary>The gradient of silu at x into a tensor or slice of one.</summary>
     public static void SiluBackward(Tensor gradient, Tensor x, Tensor into) => Aten.Run("silu_backward.grad_input", gradient, x, into);

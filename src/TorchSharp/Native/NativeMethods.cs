@@ -55,7 +55,10 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library), SuppressGCTransition] internal static partial int tt_tensor_is_contiguous(nint tensor);
     [LibraryImport(Library), SuppressGCTransition] internal static partial int tt_tensor_requires_grad(nint tensor);
     [LibraryImport(Library)] internal static partial int tt_tensor_is_leaf(nint tensor);
-    [LibraryImport(Library)] internal static partial long tt_tensor_version(nint tensor);
+    [LibraryImport(Library)] internal static partial int tt_empty(long* sizes, int dim, int dtype, long device, out nint result);
+    [LibraryImport(Library)] internal static partial int tt_product(NativeColumns* c, NativeColumns* a, NativeColumns* b, double alpha, int accumulate);
+    [LibraryImport(Library), SuppressGCTransition] internal static partial long tt_tensor_version(nint tensor);
+    [LibraryImport(Library), SuppressGCTransition] internal static partial void tt_tensor_bump_version(nint tensor);
     [LibraryImport(Library)] internal static partial int tt_tensor_data_ptr(nint tensor, out nint data);
     [LibraryImport(Library)] internal static partial int tt_tensor_set_requires_grad(nint tensor, int requiresGrad);
     [LibraryImport(Library)] internal static partial int tt_tensor_grad(nint tensor, out nint grad);
@@ -123,6 +126,17 @@ internal static unsafe partial class NativeMethods
     [LibraryImport(Library)] internal static partial int tt_group_broadcast(nint group, nint tensor, int root);
     [LibraryImport(Library)] internal static partial int tt_group_barrier(nint group);
     [LibraryImport(Library)] internal static partial void tt_group_free(nint group);
+}
+
+/// <summary>tt_columns.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct NativeColumns
+{
+    public nint Tensor;
+    public long First;
+    public long Count;
+    public int Transposed;
+    public int Reserved;
 }
 
 /// <summary>tt_value.</summary>

@@ -37,7 +37,7 @@ public static partial class torch
 
     /// <summary>Memory as it comes.</summary>
     public static Tensor empty(long[] size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
-        Marked(Aten.Call("empty.memory_format", size, dtype, Value.None, device), requires_grad);
+        Marked(Uninitialized(size, dtype, device), requires_grad);
     public static Tensor empty(ReadOnlySpan<long> size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         empty(size.ToArray(), dtype, device, requires_grad);
     public static Tensor empty(long size, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
@@ -80,6 +80,17 @@ public static partial class torch
         Marked(Aten.Call("eye.m", rows, columns < 0 ? rows : columns, dtype, Value.None, device), requires_grad);
     public static Tensor linspace(double start, double end, long steps, ScalarType? dtype = null, Device? device = null, bool requires_grad = false) =>
         Marked(Aten.Call("linspace", start, end, steps, dtype, Value.None, device), requires_grad);
+
+    private static unsafe Tensor Uninitialized(long[] size, ScalarType? dtype, Device? device)
+    {
+        nint result;
+        fixed (long* sizes = size)
+        {
+            TorchError.ThrowIfFailed(NativeMethods.tt_empty(sizes, size.Length, dtype is { } known ? (int)known : -1, (device ?? CPU).Packed, out result));
+        }
+
+        return new Tensor(result);
+    }
 
     private static Tensor Marked(Tensor tensor, bool requires_grad) => requires_grad ? tensor.requires_grad_() : tensor;
 }

@@ -1,3 +1,4 @@
+using TorchSharp.Extras;
 using static TorchSharp.torch;
 
 namespace Trainer.Worker.Kernels;
@@ -58,6 +59,8 @@ public static class AdamWKernel
             step = step,
         };
         KernelException.ThrowIfFailed(TrainerKernels.tn_adamw(args, master.KernelStream()));
+        master.BumpVersion();
+        bf16Copy?.BumpVersion();
     }
 
     /// <summary>Accumulated in float64, in an order that does not depend on the number of threads.</summary>

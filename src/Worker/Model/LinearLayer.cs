@@ -8,9 +8,10 @@ namespace Trainer.Worker.Model;
 /// One GEMM that stands for one or more Hugging Face linear layers with the same input, stacked along the output
 /// (q, k and v; gate and up), each with an optional low-rank adapter.
 /// </summary>
-public sealed class LinearLayer
+public sealed class LinearLayer : IDisposable
 {
     private readonly List<(Part Part, LoraAdapter Adapter)> _adapters = [];
+    private LowRankFactors? _factors;
 
     /// <param name="prefix">Hugging Face path of the parent, e.g. "model.layers.0.self_attn".</param>
     /// <param name="parts">Names and output sizes, in the order in which they are stacked.</param>
@@ -47,9 +48,16 @@ public sealed class LinearLayer
     /// <param name="onlyGradients">See <see cref="Ops.Linear(Tensor, Tensor, Tensor?, bool)"/>.</param>
     public Tensor Forward(Tensor x, ulong dropoutSeed, bool onlyGradients = false) => _adapters.Count == 0
         ? Ops.Linear(x, Weight, Bias, onlyGradients)
-        : Ops.Linear(x, Weight, Bias, [.. _adapters.Select(each => each.Adapter.ChangeOf(each.Part, dropoutSeed))], onlyGradients);
+        : Ops.Linear(x, Weight, Bias, Factors!, dropoutSeed == 0 ? 0 : _adapters[0].Adapter.Dropout, dropoutSeed, onlyGradients);
 
+    /// <summary>All before the first forward pass, and of one dropout.</summary>
     public void Attach(Part part, LoraAdapter adapter) => _adapters.Add((part, adapter));
+
+    /// <summary>The adapters as products read them; null without any.</summary>
+    public LowRankFactors? Factors => _adapters.Count == 0 ? null
+        : _factors ??= new LowRankFactors([.. _adapters.Select(each => each.Adapter.ChangeOf(each.Part))], Weight.dtype);
+
+    public void Dispose() => _factors?.Dispose();
 
     /// <summary>Views of the stacked tensors under their Hugging Face names.</summary>
     public IEnumerable<NamedTensor> NamedTensors()
@@ -71,7 +79,6 @@ public sealed class LinearLayer
 /// <summary>Low-rank adapter of one linear layer: scale * B (A dropout(x)).</summary>
 public sealed class LoraAdapter
 {
-    private readonly double _dropout;
     private readonly ulong _salt;
 
     /// <param name="salt">Makes the dropout masks of two adapters differ.</param>
@@ -79,7 +86,7 @@ public sealed class LoraAdapter
     {
         FullName = fullName;
         Scale = scale;
-        _dropout = dropout;
+        Dropout = dropout;
         _salt = salt;
         A = new Parameter(empty([rank, inFeatures], dtype: ScalarType.Float32, device: placement.Device));
         B = new Parameter(zeros([outFeatures, rank], dtype: ScalarType.Float32, device: placement.Device));
@@ -91,15 +98,16 @@ public sealed class LoraAdapter
     /// <summary>alpha / r, or alpha / sqrt(r) with rsLoRA.</summary>
     public double Scale { get; }
 
+    /// <summary>Probability.</summary>
+    public double Dropout { get; }
+
     /// <summary>[rank, inputs], float32.</summary>
     public Parameter A { get; }
 
     /// <summary>[outputs, rank], float32.</summary>
     public Parameter B { get; }
 
-    /// <param name="dropoutSeed">Zero turns dropout off.</param>
-    public LowRank ChangeOf(LinearLayer.Part part, ulong dropoutSeed) =>
-        new(part.Row, A, B, Scale, dropoutSeed == 0 ? 0 : _dropout, dropoutSeed ^ _salt);
+    public LowRank ChangeOf(LinearLayer.Part part) => new(part.Row, A, B, Scale, _salt);
 
     /// <summary>The weight's change, [outputs, inputs] in float32.</summary>
     public Tensor Delta() => matmul(B, A) * Scale;

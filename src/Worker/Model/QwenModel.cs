@@ -124,11 +124,21 @@ public sealed class QwenModel : IDisposable
             parameter.Dispose();
         }
 
+        foreach (LinearLayer layer in Blocks.SelectMany(block => block.LinearLayers))
+        {
+            layer.Dispose();
+        }
+
         _rotary.Dispose();
     }
 
     private Tensor Hidden(ModelInput input, ulong dropoutSeed)
     {
+        if (Lora is not null)
+        {
+            LowRankFactors.Refresh(Blocks.SelectMany(block => block.LinearLayers).Select(layer => layer.Factors).OfType<LowRankFactors>());
+        }
+
         ForwardContext context = NewContext(input, dropoutSeed);
         Tensor x_TD = nn.functional.embedding(input.Tokens, Embedding);
         bool recompute = _recompute && is_grad_enabled();

@@ -98,9 +98,17 @@ public sealed class AdamW : IDisposable
     public void PublishMasters()
     {
         using var _ = no_grad();
-        foreach (Slot slot in _slots.Where(slot => slot.IsLowPrecision))
+        foreach (Slot slot in _slots)
         {
-            slot.Parameter.copy_(slot.Master);
+            if (slot.IsLowPrecision)
+            {
+                slot.Parameter.copy_(slot.Master);
+            }
+            else
+            {
+                // Perhaps written through its pointer.
+                slot.Parameter.BumpVersion();
+            }
         }
     }
 

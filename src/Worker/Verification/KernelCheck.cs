@@ -41,10 +41,15 @@ public static class KernelCheck
         });
         yield return Compare("SwiGLU", gpu, [[Tokens, 2 * Width]], x => Ops.SwiGlu(x[0]));
         yield return Compare("linear", gpu, [rows, [Vocabulary, Width], [Vocabulary]], x => Ops.Linear(x[0], x[1], x[2]));
-        yield return Compare("linear with LoRA", gpu, [rows, [Vocabulary, Width], [Rank, Width], [Vocabulary, Rank]], x =>
-            Ops.Linear(x[0], x[1], null, [new LowRank(0, x[2].to(ScalarType.Float32), x[3].to(ScalarType.Float32), 0.5, 0, 0)]));
+        yield return Compare("linear with LoRA", gpu, [rows, [Vocabulary, Width], [Rank, Width], [Vocabulary, Rank]], x => LowRank(x[0], x[1], x[2], x[3]));
         yield return Compare("linear + cross-entropy", gpu, [rows, [Vocabulary, Width]], x => Ops.LinearCrossEntropy(x[0], x[1], Labels(), 1.0 / Tokens, chunkRows: 100));
         yield return AdamW(gpu);
+    }
+
+    private static Tensor LowRank(Tensor x, Tensor weight, Tensor a, Tensor b)
+    {
+        using var factors = new LowRankFactors([new LowRank(0, a.to(ScalarType.Float32), b.to(ScalarType.Float32), 0.5)], x.dtype);
+        return Ops.Linear(x, weight, null, factors);
     }
 
     /// <summary>The function's result and the gradients of its arguments, each by relative error of the whole tensor.</summary>
