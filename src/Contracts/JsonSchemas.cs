@@ -46,7 +46,7 @@ public static class JsonSchemas
         if (property.GetCustomAttribute<RangeAttribute>() is { } range)
         {
             known[range.MinimumIsExclusive ? "exclusiveMinimum" : "minimum"] = Number(range.Minimum);
-            if (range.Maximum is not (int.MaxValue or double.MaxValue))
+            if (range.Maximum is not double.MaxValue)
             {
                 known[range.MaximumIsExclusive ? "exclusiveMaximum" : "maximum"] = Number(range.Maximum);
             }

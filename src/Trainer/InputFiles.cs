@@ -29,7 +29,11 @@ internal static class InputFiles
 
         void Require(string key, string? path, string what, Func<string, bool> isThere, Func<string, bool> isOther, string other)
         {
-            if (path is not null && isThere(path))
+            if (path is not null && LinkToNothing(path) is { } target)
+            {
+                problems.Add($"{key}: {path} is a link to {target}, which does not exist; give {what}");
+            }
+            else if (path is not null && isThere(path))
             {
                 if (!Directory.Exists(path) && IsEndless(path))
                 {
@@ -43,6 +47,9 @@ internal static class InputFiles
             }
         }
     }
+
+    private static string? LinkToNothing(string path) =>
+        !Directory.Exists(path) && new FileInfo(path).LinkTarget is { } next && System.IO.File.ResolveLinkTarget(path, returnFinalTarget: true) is not { Exists: true } ? next : null;
 
     /// <summary>Only regular files have a length.</summary>
     private static bool IsEndless(string path) =>

@@ -1,9 +1,36 @@
 namespace Trainer.Worker;
 
 /// <summary>A folder that is there whole or not at all: written under another name beside its place, then renamed.</summary>
-internal static class NewFolder
+public static class NewFolder
 {
     public static bool IsTaken(string directory) => Directory.Exists(directory) && Directory.EnumerateFileSystemEntries(directory).Any();
+
+    /// <summary>Why nothing can be written there: tried in the nearest folder that exists, and removed again. Null: it can.</summary>
+    public static string? Problem(string directory)
+    {
+        string existing = Path.GetFullPath(directory);
+        while (!Directory.Exists(existing) && !File.Exists(existing))
+        {
+            existing = Path.GetDirectoryName(existing)!;
+        }
+
+        if (File.Exists(existing))
+        {
+            return $"{existing} is a file; give a directory";
+        }
+
+        try
+        {
+            string trial = Path.Combine(existing, $".trainer-{Guid.NewGuid():N}");
+            Directory.CreateDirectory(trial);
+            Directory.Delete(trial);
+            return null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return $"nothing can be written in {existing} ({e.Message}); give a directory that you may write to";
+        }
+    }
 
     /// <param name="directory">Must not exist, or be empty.</param>
     /// <param name="write">Given the folder to write into.</param>

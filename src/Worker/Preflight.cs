@@ -94,35 +94,11 @@ public sealed record Preflight(IReadOnlyList<string> Problems, IReadOnlyList<str
         }
     }
 
-    /// <summary>A folder that is there or can be made: tried in the nearest one that exists, and removed again.</summary>
     private static void CheckFolder(string key, string? path, List<string> problems)
     {
-        if (path is null || path.Contains("://", StringComparison.Ordinal))
+        if (path is not null && !path.Contains("://", StringComparison.Ordinal) && NewFolder.Problem(path) is { } problem)
         {
-            return;
-        }
-
-        string existing = path;
-        while (!Directory.Exists(existing) && !File.Exists(existing))
-        {
-            existing = Path.GetDirectoryName(existing)!;
-        }
-
-        if (File.Exists(existing))
-        {
-            problems.Add($"{key}: {existing} is a file; give a directory");
-            return;
-        }
-
-        try
-        {
-            string trial = Path.Combine(existing, $".trainer-{Guid.NewGuid():N}");
-            Directory.CreateDirectory(trial);
-            Directory.Delete(trial);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            problems.Add($"{key}: nothing can be written in {existing} ({e.Message}); give a directory that you may write to");
+            problems.Add($"{key}: {problem}");
         }
     }
 

@@ -94,6 +94,15 @@ public sealed class CommandLineTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Logs_of_a_job_that_has_not_started_say_so()
+    {
+        JobView job = JsonSerializer.Deserialize((await RunAsync("submit", _home.JobFile, "--paused", "-o", "json")).Output, ContractsJson.Default.JobView)!;
+        (int code, string output, string error) = await RunAsync("logs", "demo");
+        Assert.Equal((0, ""), (code, output));
+        Assert.StartsWith($"{job.Id} has not started: paused", error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Ctrl_C_detaches_and_the_job_goes_on()
     {
         using Process follow = Start("submit", _home.JobFile, "--follow");
@@ -179,6 +188,7 @@ public sealed class CommandLineTests : IAsyncLifetime
         Assert.Equal(lines[40..], (await RunAsync("metrics", "demo", "-o", "json")).Output.Split('\n')[..^1]);
         Assert.Equal(61, (await RunAsync("metrics", "demo", "-o", "csv")).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length);
         Assert.Equal(21, (await RunAsync("metrics", "demo", "-o", "table")).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length);
+        Assert.Equal(2, (await RunAsync("metrics", "demo", "--tail", "-1")).Code);
         (int code, _, string error) = await RunAsync("metrics", "demo", "--key", "los");
         Assert.Equal((2, "--key los: the job reports step, loss, grad_norm, seconds, eval_loss\n"), (code, error));
     }

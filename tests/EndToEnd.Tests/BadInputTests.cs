@@ -47,6 +47,8 @@ public sealed class BadInputTests(ITestOutputHelper output)
         ["missing data set"] = Bad(place => File.Delete(place.PathOf(TinyJob.Dataset)), "tiny.yaml:7:13 data.train[0].path", "train.jsonl does not exist"),
         ["empty data set"] = Bad(place => File.WriteAllText(place.PathOf(TinyJob.Dataset), "\n\n"), "train.jsonl", "the dataset is empty", "write one JSON object per line"),
         ["a device as data set"] = Bad(_ => { }, "--set data.train[0].path", "/dev/zero is empty, a pipe or a device", "regular file") with { Options = ["--set", "data.train[0].path=/dev/zero"] },
+        ["a link to nothing as data set"] = Bad(place => File.CreateSymbolicLink(place.PathOf("gone.jsonl"), "moved/train.jsonl"),
+            "--set data.train[0].path", "gone.jsonl is a link to moved/train.jsonl, which does not exist") with { Options = ["--set", "data.train[0].path=gone.jsonl"] },
         ["a device as YAML file"] = Bad(_ => { }, "/dev/zero: the file is larger than 1 MiB") with { File = "/dev/zero" },
         ["malformed JSON"] = Bad(place => ReplaceLine(place, 17, """{"messages": [{"role": "user", "content": "Say""" ), "train.jsonl:17", "JSON"),
         ["a record that is no object"] = Bad(place => ReplaceLine(place, 8, "[1, 2]"), "train.jsonl:8", "object"),

@@ -176,6 +176,9 @@ public sealed class CommandTests
         Outcome twice = await place.RunAsync("export", "tiny", "--out", "copy");
         Assert.Equal(2, twice.ExitCode);
         Assert.Contains("not empty", twice.Error, StringComparison.Ordinal);
+        Outcome nowhere = await place.RunAsync("export", "tiny", "--out", "/proc/copy");
+        Assert.Equal(2, nowhere.ExitCode);
+        Assert.StartsWith("--out /proc/copy: nothing can be written in /proc", nowhere.Error, StringComparison.Ordinal);
         Outcome none = await place.RunAsync("export", "tiny", "--out", "other", "--step", "7");
         Assert.Equal(2, none.ExitCode);
         Assert.Contains("there are steps 30, 25", none.Error, StringComparison.Ordinal);

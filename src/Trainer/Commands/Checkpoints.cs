@@ -90,7 +90,7 @@ internal static class Checkpoints
         var command = new Command("download", "Copies all files of a checkpoint, verified on their way. A job continues from the copy with checkpoint.resume_from.") { id, step, stepOption, folder };
         command.SetAction(async (options, cancellationToken) =>
         {
-            string target = Shared.NewFolder(options.GetRequiredValue(folder));
+            string target = Shared.OutFolder(options.GetRequiredValue(folder));
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
             (_, ICheckpointStore store) = await OpenAsync(client, options.GetRequiredValue(id), cancellationToken);
             try

@@ -25,7 +25,7 @@ internal static class Export
             {
                 throw new ConfigException($"--best and --step {one} may be two checkpoints; give one of them");
             }
-            string target = Shared.NewFolder(options.GetRequiredValue(folder));
+            string target = Shared.OutFolder(options.GetRequiredValue(folder));
             JobFiles files = await Shared.FilesAsync(options.GetRequiredValue(id), cancellationToken);
             set_num_threads(Environment.ProcessorCount);
             (JobModel loaded, JobConfig job, long at) = await TrainedModel.LoadAsync(

@@ -47,6 +47,10 @@ internal static class Logs
                         await PrintAsync(tail, client, last, cancellationToken);
                         if (last)
                         {
+                            if (wanted == 0)
+                            {
+                                await Console.Error.WriteLineAsync(PlainText.OneLine($"{job.Id} has not started: {Spelling.Of(job.Status)}{(job.Reason is null ? "" : $" ({job.Reason})")}"));
+                            }
                             return options.GetValue(follow) ? ExitCode.Of(job.Status) : ExitCode.Succeeded;
                         }
                         // A job that waits has no attempt yet, and nothing to read.

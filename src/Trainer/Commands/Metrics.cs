@@ -25,6 +25,13 @@ internal static class Metrics
         keys.CompletionSources.Add("loss", "eval_loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "mfu", "seconds");
         var follow = new Option<bool>("--follow", "-f") { Description = "Goes on until the job ends; exits with its outcome." };
         var tail = new Option<int?>("--tail") { Description = "The newest N steps only; 0: all. Default: 20 of tables and JSON, else all.", HelpName = "N" };
+        tail.Validators.Add(result =>
+        {
+            if (result.GetValueOrDefault<int?>() < 0)
+            {
+                result.AddError("--tail: give 0 or more steps");
+            }
+        });
         var command = new Command("metrics", "Draws the metrics of a job as curves, or prints them.") { id, keys, follow, tail, format };
         command.SetAction(async (options, cancellationToken) =>
         {

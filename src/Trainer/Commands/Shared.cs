@@ -123,21 +123,18 @@ internal static partial class Shared
 
     /// <summary>The full path of --out, looked at before anything takes minutes.</summary>
     /// <exception cref="ConfigException">Nothing can be written there.</exception>
-    public static string NewFolder(string folder)
+    public static string OutFolder(string folder)
     {
         if (string.IsNullOrWhiteSpace(folder))
         {
             throw new ConfigException("--out is empty; name a folder that does not exist yet");
         }
         string target = Path.GetFullPath(folder);
-        for (string? part = target; part is not null; part = Path.GetDirectoryName(part))
+        if (NewFolder.Problem(target) is { } problem)
         {
-            if (System.IO.File.Exists(part))
-            {
-                throw new ConfigException($"--out {folder}: {part} is a file; name a folder that does not exist yet");
-            }
+            throw new ConfigException($"--out {folder}: {problem}");
         }
-        return Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any()
+        return NewFolder.IsTaken(target)
             ? throw new ConfigException($"--out {folder}: the folder is not empty; name another one or remove it")
             : target;
     }

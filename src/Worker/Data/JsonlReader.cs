@@ -72,6 +72,7 @@ public sealed class JsonlReader : IDisposable
             LineNumber++;
             if (LineNumber == 1)
             {
+                RequireText();
                 SkipByteOrderMark();
             }
 
@@ -99,6 +100,8 @@ public sealed class JsonlReader : IDisposable
             : beginning.StartsWith("ARROW1"u8) || beginning.StartsWith((ReadOnlySpan<byte>)[0xFF, 0xFF, 0xFF, 0xFF]) ? "is an Arrow file; write JSON Lines instead, for instance with datasets: to_json(\"train.jsonl\")"
             : beginning.StartsWith((ReadOnlySpan<byte>)[0x28, 0xB5, 0x2F, 0xFD]) ? "is compressed by Zstandard; decompress it, or compress it with gzip"
             : beginning.StartsWith((ReadOnlySpan<byte>)[0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00]) ? "is compressed by xz; decompress it, or compress it with gzip"
+            : beginning.StartsWith((ReadOnlySpan<byte>)[0x04, 0x22, 0x4D, 0x18]) ? "is compressed by lz4; decompress it, or compress it with gzip"
+            : beginning.StartsWith("<"u8) ? "is HTML or XML: perhaps an error page was saved instead of the file; download it again"
             : beginning.StartsWith("BZh"u8) ? "is compressed by bzip2; decompress it, or compress it with gzip"
             : beginning.StartsWith("versio"u8) ? "is a Git LFS pointer, not the file itself; fetch that (git lfs pull)"
             : beginning.StartsWith("PK\x3\x4"u8) ? "is a zip archive; unpack it and name a file of it"
@@ -172,6 +175,15 @@ public sealed class JsonlReader : IDisposable
         _buffer.AsSpan(0, _end).CopyTo(larger);
         ArrayPool<byte>.Shared.Return(_buffer);
         _buffer = larger;
+    }
+
+    /// <summary>What was compressed may be of another format, too.</summary>
+    private void RequireText()
+    {
+        if (_stream is GZipStream && (Line.Span.StartsWith((ReadOnlySpan<byte>)[0x1F, 0x8B]) ? "is compressed by gzip again" : OtherFormat("", Line.Span)) is { } problem)
+        {
+            throw new JobInputException($"{_path}: what is compressed in it {problem}");
+        }
     }
 
     private void SkipByteOrderMark()

@@ -187,6 +187,16 @@ public sealed class DatasetReaderTests : IDisposable
         AssertMessage(_folder.Path("train.zip"), "is a zip archive");
         File.WriteAllText(_folder.Path("pointer.jsonl"), "version https://git-lfs.github.com/spec/v1\n");
         AssertMessage(_folder.Path("pointer.jsonl"), "is a Git LFS pointer");
+        WriteGzip("parquet.gz", "PAR1....");
+        AssertMessage(_folder.Path("parquet.gz"), "what is compressed in it is a Parquet file");
+        WriteGzip("page.gz", "<!DOCTYPE html>");
+        AssertMessage(_folder.Path("page.gz"), "what is compressed in it is HTML or XML");
+        File.WriteAllText(_folder.Path("page.jsonl"), "<html>");
+        AssertMessage(_folder.Path("page.jsonl"), "perhaps an error page was saved");
+        File.WriteAllBytes(_folder.Path("twice.gz"), Gzip(Gzip([1, 2, 3])));
+        AssertMessage(_folder.Path("twice.gz"), "what is compressed in it is compressed by gzip again");
+        WriteGzip("blank.gz", "\n{\"text\": \"t\"}\n");
+        Assert.Single(Read(_folder.Path("blank.gz")));
         File.WriteAllText(_folder.Path("plain.gz"), """{"text": "t"}""");
         Assert.Single(Read(_folder.Path("plain.gz")));
     }
@@ -206,10 +216,17 @@ public sealed class DatasetReaderTests : IDisposable
         Assert.Contains(cure, e.Message, StringComparison.Ordinal);
     }
 
-    private void WriteGzip(string name, string text)
+    private void WriteGzip(string name, string text) => File.WriteAllBytes(_folder.Path(name), Gzip(Encoding.UTF8.GetBytes(text)));
+
+    private static byte[] Gzip(byte[] bytes)
     {
-        using var gzip = new GZipStream(File.Create(_folder.Path(name)), CompressionLevel.Fastest);
-        gzip.Write(Encoding.UTF8.GetBytes(text));
+        var result = new MemoryStream();
+        using (var gzip = new GZipStream(result, CompressionLevel.Fastest))
+        {
+            gzip.Write(bytes);
+        }
+
+        return result.ToArray();
     }
 
     private Document Single(string line) => Read(_folder.Write("one.jsonl", line.ReplaceLineEndings(" "))).Single();
