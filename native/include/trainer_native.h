@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #define TN_API __attribute__((visibility("default")))
-#define TN_ABI_VERSION 5
+#define TN_ABI_VERSION 6
 #define TN_IGNORE_INDEX (-100)
 
 typedef int32_t tn_status;
@@ -340,6 +340,9 @@ typedef struct tn_adamw_args {
 } tn_adamw_args;
 
 TN_API tn_status tn_adamw(const tn_adamw_args* args, void* stream);
+
+/* The same for each of `count` tensors of one device, which share no memory: dozens in one launch. Refused before any is changed. */
+TN_API tn_status tn_adamw_each(const tn_adamw_args* args, int64_t count, void* stream);
 
 /* Writes to *result (on the device) the sum of squares of x[0..count-1], accumulated in float64. */
 TN_API tn_status tn_sum_of_squares(

@@ -9,18 +9,22 @@ struct Optimizer {
         : parameter(Values::normal(TN_FLOAT32, count, random)), m(TN_FLOAT32, count), v(TN_FLOAT32, count), copy(TN_BFLOAT16, count) {
         for (size_t i = 0; i < count; ++i) m.set(i, 0), v.set(i, 0);
     }
-    void step(Values& gradient, int64_t number) {
-        const Lent lent_parameter = lend(parameter), lent_m = lend(m), lent_v = lend(v), lent_gradient = lend(gradient), lent_copy = lend(copy);
+    // Good as long as what was lent.
+    tn_adamw_args args(Values& gradient, int64_t number, std::vector<Lent>& lent) {
+        const auto place = [&](Values& values) {
+            lent.push_back(lend(values));
+            return lent.back().as<void>();
+        };
         tn_adamw_args a{};
         a.struct_size = sizeof a;
         a.device = tested_device;
         a.gradient_dtype = gradient.dtype();
         a.count = static_cast<int64_t>(parameter.size());
-        a.parameter = lent_parameter.as<float>();
-        a.first_moment = lent_m.as<float>();
-        a.second_moment = lent_v.as<float>();
-        a.gradient = lent_gradient.as<void>();
-        a.bfloat16_copy = lent_copy.as<void>();
+        a.parameter = static_cast<float*>(place(parameter));
+        a.first_moment = static_cast<float*>(place(m));
+        a.second_moment = static_cast<float*>(place(v));
+        a.gradient = place(gradient);
+        a.bfloat16_copy = place(copy);
         a.learning_rate = 0.01;
         a.beta1 = 0.9;
         a.beta2 = 0.999;
@@ -28,6 +32,11 @@ struct Optimizer {
         a.weight_decay = 0.1;
         a.gradient_scale = 0.5;
         a.step = number;
+        return a;
+    }
+    void step(Values& gradient, int64_t number) {
+        std::vector<Lent> lent;
+        const tn_adamw_args a = args(gradient, number, lent);
         ok(tn_adamw(&a, nullptr));
     }
 };
@@ -59,6 +68,34 @@ TEST("AdamW follows its formula in float64 over ten steps") {
         for (size_t i = 0; i < count; ++i) rounded.set(i, optimizer.parameter[i]);
         expect(rounded.bytes() == optimizer.copy.bytes(), "the copy is not the parameter rounded to bfloat16");
     }
+}
+
+TEST("AdamW of many tensors at once has the bits of one after another") {
+    std::mt19937_64 random(10);
+    std::vector<Optimizer> together, apart;
+    std::vector<Values> gradients;
+    for (size_t i = 0; i < 150; ++i) {
+        // Empty, odd, by eights, one of many thread blocks; both types of gradient.
+        const size_t count = i == 20 ? 0 : i == 90 ? 300000 : 1 + i * 37 % 5000;
+        together.emplace_back(i % 4 == 0 ? count / 8 * 8 : count, random);
+        gradients.push_back(Values::normal(i % 3 == 0 ? TN_FLOAT32 : TN_BFLOAT16, together.back().parameter.size(), random));
+    }
+    apart = together;
+    {
+        std::vector<Lent> lent;
+        std::vector<tn_adamw_args> all;
+        for (size_t i = 0; i < together.size(); ++i) all.push_back(together[i].args(gradients[i], 3, lent));
+        ok(tn_adamw_each(all.data(), static_cast<int64_t>(all.size()), nullptr));
+    }
+    for (size_t i = 0; i < apart.size(); ++i) {
+        apart[i].step(gradients[i], 3);
+        expect(apart[i].parameter.bytes() == together[i].parameter.bytes() && apart[i].m.bytes() == together[i].m.bytes() &&
+                   apart[i].v.bytes() == together[i].v.bytes() && apart[i].copy.bytes() == together[i].copy.bytes(),
+               "tensor " + std::to_string(i));
+    }
+    ok(tn_adamw_each(nullptr, 0, nullptr));
+    refused(tn_adamw_each(nullptr, 1, nullptr), TN_INVALID_ARGUMENT, "args");
+    refused(tn_adamw_each(nullptr, -1, nullptr), TN_INVALID_ARGUMENT, "count");
 }
 
 TEST("the sum of squares is exact to float64 and adding up follows") {

@@ -21,7 +21,7 @@ void swiglu_forward(const tn_swiglu_forward_args& args, void* stream);
 void swiglu_backward(const tn_swiglu_backward_args& args, void* stream);
 // Does not see the labels: a row whose label is out of range gets NaN.
 void cross_entropy(const tn_cross_entropy_args& args, void* stream);
-void adamw(const tn_adamw_args& args, void* stream);
+void adamw(const tn_adamw_args* args, int64_t count, void* stream);
 void accumulate(tn_dtype addend_dtype, int64_t count, float* sum, const void* addend, void* stream);
 
 }  // namespace trainer::cuda

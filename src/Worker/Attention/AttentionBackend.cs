@@ -21,13 +21,16 @@ public sealed record AttentionBackend(
     /// <param name="cuSeqlens">int32 [S + 1] on the CPU: where each document starts; the last entry is T.</param>
     public delegate Tensor ForwardFunction(Tensor q_TNH, Tensor k_TMH, Tensor v_TMH, Tensor cuSeqlens, double scale, int window);
 
+    /// <summary>The same bits in every run.</summary>
+    public bool IsDeterministic { get; private init; } = true;
+
     /// <summary>Our kernels, and the fastest. The backward pass adds up in any order: dq differs between runs in its last bits.</summary>
     public static AttentionBackend FlashInAnyOrder { get; } = new(
         AttentionKind.Flash,
         "flash, in any order",
         "",
         (q_TNH, k_TMH, v_TMH, cuSeqlens, scale, window) => Ops.FlashAttention(q_TNH, k_TMH, v_TMH, cuSeqlens, scale, window, deterministic: false),
-        FlashRefusals.InAnyOrder);
+        FlashRefusals.InAnyOrder) { IsDeterministic = false };
 
     /// <summary>Our kernels, with the same bits in every run.</summary>
     public static AttentionBackend Flash { get; } = new(

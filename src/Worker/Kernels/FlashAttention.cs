@@ -29,14 +29,11 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
 
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
-        var (q_TNH, k_TMH, v_TMH, cuSeqlens) = ((Tensor)vars[0], (Tensor)vars[1], (Tensor)vars[2], (Tensor)vars[3]);
-        var problem = new Problem(Boundaries(cuSeqlens), (double)vars[4], (int)vars[5], (bool)vars[6]);
-        RequireMatching(q_TNH, k_TMH, v_TMH);
-        Tensor out_TNH = empty(q_TNH.shape, q_TNH.dtype, q_TNH.device);
-        Tensor lse_NT = empty(q_TNH.size(1), q_TNH.size(0), float32, q_TNH.device);
-        Forward(problem, q_TNH, k_TMH, v_TMH, out_TNH, lse_NT);
+        var (q_TNH, k_TMH, v_TMH) = ((Tensor)vars[0], (Tensor)vars[1], (Tensor)vars[2]);
+        var kernel = new FlashAttentionKernel((Tensor)vars[3], (double)vars[4], (int)vars[5], (bool)vars[6]);
+        (Tensor out_TNH, Tensor lse_NT) = kernel.Forward(q_TNH, k_TMH, v_TMH);
         ctx.save_for_backward([q_TNH, k_TMH, v_TMH, out_TNH, lse_NT]);
-        ctx.save_data(nameof(Problem), problem);
+        ctx.save_data(nameof(kernel), kernel);
         return out_TNH;
     }
 
@@ -47,17 +44,48 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
         Tensor dq_TNH = empty(q_TNH.shape, q_TNH.dtype, q_TNH.device);
         Tensor dk_TMH = empty(k_TMH.shape, k_TMH.dtype, k_TMH.device);
         Tensor dv_TMH = empty(v_TMH.shape, v_TMH.dtype, v_TMH.device);
-        Backward((Problem)ctx.get_data(nameof(Problem)), saved, grad_output.AsRows(), dq_TNH, dk_TMH, dv_TMH);
+        ((FlashAttentionKernel)ctx.get_data("kernel")).Backward(q_TNH, k_TMH, v_TMH, saved[3], saved[4], grad_output.AsRows(), dq_TNH, dk_TMH, dv_TMH);
         return [dq_TNH, dk_TMH, dv_TMH, null!, null!, null!, null!];
     }
+}
 
-    private static unsafe void Forward(Problem problem, Tensor q_TNH, Tensor k_TMH, Tensor v_TMH, Tensor out_TNH, Tensor lse_NT)
+/// <summary>The kernels of one call and of its gradients; q, k, v and all gradients may be slices of wider tensors.</summary>
+internal sealed unsafe class FlashAttentionKernel
+{
+    private readonly int[] _boundaries;
+    private readonly double _scale;
+    private readonly int _window;
+    private readonly bool _deterministic;
+
+    /// <summary>As for <see cref="Ops.FlashAttention"/>.</summary>
+    public FlashAttentionKernel(Tensor cuSeqlens, double scale, int window, bool deterministic)
     {
-        fixed (int* boundaries = problem.Boundaries)
+        cuSeqlens.RequireDtype(int32);
+        cuSeqlens.RequireShape([-1]);
+        if (cuSeqlens.device_type != DeviceType.CPU || cuSeqlens.NumberOfElements == 0)
+        {
+            throw new ArgumentException($"cuSeqlens must hold at least one number, on the CPU: {cuSeqlens}", nameof(cuSeqlens));
+        }
+
+        _boundaries = cuSeqlens.data<int>().ToArray();
+        (_scale, _window, _deterministic) = (scale, window, deterministic);
+    }
+
+    public (Tensor Out_TNH, Tensor Lse_NT) Forward(Tensor q_TNH, Tensor k_TMH, Tensor v_TMH)
+    {
+        q_TNH.KernelDtype();
+        q_TNH.RequireShape([-1, -1, -1]);
+        k_TMH.RequireDtype(q_TNH.dtype);
+        k_TMH.RequireShape([q_TNH.size(0), -1, q_TNH.size(2)]);
+        v_TMH.RequireDtype(q_TNH.dtype);
+        v_TMH.RequireShape(k_TMH.shape);
+        Tensor out_TNH = empty(q_TNH.shape, q_TNH.dtype, q_TNH.device);
+        Tensor lse_NT = empty(q_TNH.size(1), q_TNH.size(0), float32, q_TNH.device);
+        fixed (int* boundaries = _boundaries)
         {
             var args = new tn_attention_forward_args
             {
-                shape = problem.Shape(q_TNH, k_TMH, boundaries),
+                shape = Shape(q_TNH, k_TMH, boundaries),
                 q_TNH = q_TNH.View(),
                 k_TMH = k_TMH.View(),
                 v_TMH = v_TMH.View(),
@@ -66,25 +94,28 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
             };
             KernelException.ThrowIfFailed(TrainerKernels.tn_attention_forward(args, q_TNH.KernelStream()));
         }
+
+        return (out_TNH, lse_NT);
     }
 
-    private static unsafe void Backward(
-        Problem problem, List<Tensor> saved, Tensor dout_TNH, Tensor dq_TNH, Tensor dk_TMH, Tensor dv_TMH)
+    /// <summary>Writes the last three.</summary>
+    public void Backward(
+        Tensor q_TNH, Tensor k_TMH, Tensor v_TMH, Tensor out_TNH, Tensor lse_NT, Tensor dout_TNH, Tensor dq_TNH, Tensor dk_TMH, Tensor dv_TMH)
     {
-        fixed (int* boundaries = problem.Boundaries)
+        fixed (int* boundaries = _boundaries)
         {
-            tn_attention_shape shape = problem.Shape(saved[0], saved[1], boundaries);
-            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward_scratch_bytes(shape, problem.Deterministic ? 1 : 0, out long bytes));
+            tn_attention_shape shape = Shape(q_TNH, k_TMH, boundaries);
+            KernelException.ThrowIfFailed(TrainerKernels.tn_attention_backward_scratch_bytes(shape, _deterministic ? 1 : 0, out long bytes));
             Tensor scratch = empty(bytes, uint8, dq_TNH.device);
             var args = new tn_attention_backward_args
             {
-                deterministic = problem.Deterministic ? 1 : 0,
+                deterministic = _deterministic ? 1 : 0,
                 shape = shape,
-                q_TNH = saved[0].View(),
-                k_TMH = saved[1].View(),
-                v_TMH = saved[2].View(),
-                out_TNH = saved[3].View(),
-                lse_NT = saved[4].Elements(),
+                q_TNH = q_TNH.View(),
+                k_TMH = k_TMH.View(),
+                v_TMH = v_TMH.View(),
+                out_TNH = out_TNH.View(),
+                lse_NT = lse_NT.Elements(),
                 dout_TNH = dout_TNH.View(),
                 dq_TNH = dq_TNH.View(),
                 dk_TMH = dk_TMH.View(),
@@ -96,44 +127,20 @@ internal sealed class FlashAttentionFunction : autograd.SingleTensorFunction<Fla
         }
     }
 
-    private static int[] Boundaries(Tensor cuSeqlens)
+    private tn_attention_shape Shape(Tensor q_TNH, Tensor k_TMH, int* boundaries) => new()
     {
-        cuSeqlens.RequireDtype(int32);
-        cuSeqlens.RequireShape([-1]);
-        if (cuSeqlens.device_type != DeviceType.CPU || cuSeqlens.NumberOfElements == 0)
-        {
-            throw new ArgumentException($"cuSeqlens must hold at least one number, on the CPU: {cuSeqlens}", nameof(cuSeqlens));
-        }
-        return cuSeqlens.data<int>().ToArray();
-    }
-
-    private static void RequireMatching(Tensor q_TNH, Tensor k_TMH, Tensor v_TMH)
-    {
-        q_TNH.KernelDtype();
-        q_TNH.RequireShape([-1, -1, -1]);
-        k_TMH.RequireDtype(q_TNH.dtype);
-        k_TMH.RequireShape([q_TNH.size(0), -1, q_TNH.size(2)]);
-        v_TMH.RequireDtype(q_TNH.dtype);
-        v_TMH.RequireShape(k_TMH.shape);
-    }
-
-    private sealed record Problem(int[] Boundaries, double Scale, int Window, bool Deterministic)
-    {
-        public unsafe tn_attention_shape Shape(Tensor q_TNH, Tensor k_TMH, int* boundaries) => new()
-        {
-            device = q_TNH.KernelDevice(),
-            dtype = q_TNH.KernelDtype(),
-            q_tokens = q_TNH.size(0),
-            k_tokens = k_TMH.size(0),
-            q_heads = checked((int)q_TNH.size(1)),
-            kv_heads = checked((int)k_TMH.size(1)),
-            head_dim = checked((int)q_TNH.size(2)),
-            sequences = Boundaries.Length - 1,
-            cu_seqlens_q = (nint)boundaries,
-            cu_seqlens_k = (nint)boundaries,
-            scale = (float)Scale,
-            causal = 1,
-            window = Window,
-        };
-    }
+        device = q_TNH.KernelDevice(),
+        dtype = q_TNH.KernelDtype(),
+        q_tokens = q_TNH.size(0),
+        k_tokens = k_TMH.size(0),
+        q_heads = checked((int)q_TNH.size(1)),
+        kv_heads = checked((int)k_TMH.size(1)),
+        head_dim = checked((int)q_TNH.size(2)),
+        sequences = _boundaries.Length - 1,
+        cu_seqlens_q = (nint)boundaries,
+        cu_seqlens_k = (nint)boundaries,
+        scale = (float)_scale,
+        causal = 1,
+        window = _window,
+    };
 }

@@ -70,21 +70,22 @@ internal sealed class AddRmsNormFunction : autograd.MultiTensorFunction<AddRmsNo
 internal static class RmsNormKernel
 {
     /// <summary>Sum is null without a residual; rstd is float32, one for each row.</summary>
-    public static (Tensor Y, Tensor? Sum, Tensor Rstd) Forward(Tensor x, Tensor? residual, Tensor weight, double epsilon)
+    /// <param name="into">Takes y: of x's shape, two or three dimensions. Null: a new tensor.</param>
+    public static (Tensor Y, Tensor? Sum, Tensor Rstd) Forward(Tensor x, Tensor? residual, Tensor weight, double epsilon, Tensor? into = null)
     {
         RequireWeight(x, weight);
         long[] shape = x.shape;
         Tensor rows = x.Flattened();
         residual?.RequireDtype(x.dtype);
         residual?.RequireShape(shape);
-        if (StandIn(weight, rows, residual?.Flattened()))
+        if (StandIn(weight, rows, residual?.Flattened(), into))
         {
             Tensor added = residual is null ? rows : rows + residual.Flattened();
             (Tensor normed, Tensor perRow) = TorchOps.RmsNorm(added, weight, epsilon);
-            return (normed.reshape(shape), residual is null ? null : added.reshape(shape), perRow);
+            return (into is null ? normed.reshape(shape) : into.copy_(normed), residual is null ? null : added.reshape(shape), perRow);
         }
 
-        Tensor y = empty(rows.shape, x.dtype, x.device);
+        Tensor y = into ?? empty(rows.shape, x.dtype, x.device);
         Tensor rstd = empty(Count(rows), float32, x.device);
         Tensor? sum = null;
         if (residual is not null)
@@ -108,7 +109,7 @@ internal static class RmsNormKernel
             rstd_TN = rstd.Elements(),
         };
         KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_forward(args, x.KernelStream()));
-        return (y.reshape(shape), sum?.reshape(shape), rstd);
+        return (into ?? y.reshape(shape), sum?.reshape(shape), rstd);
     }
 
     /// <param name="sum">What was normalised.</param>
@@ -117,14 +118,16 @@ internal static class RmsNormKernel
     /// <param name="dy">The gradient of the normed tensor.</param>
     /// <param name="dsum">What else reaches sum, or null.</param>
     /// <param name="wantsWeight">Whether dweight is computed.</param>
-    public static (Tensor Dx, Tensor? Dweight) Backward(Tensor sum, Tensor weight, Tensor rstd, Tensor dy, Tensor? dsum, bool wantsWeight)
+    /// <param name="into">Takes dx: of x's shape, two or three dimensions, perhaps dy itself. Null: a new tensor.</param>
+    public static (Tensor Dx, Tensor? Dweight) Backward(Tensor sum, Tensor weight, Tensor rstd, Tensor dy, Tensor? dsum, bool wantsWeight, Tensor? into = null)
     {
         Tensor rows = sum.Flattened(), dyRows = dy.Flattened();
         Tensor? dsumRows = dsum?.Flattened();
-        if (StandIn(weight, rows, dyRows, dsumRows))
+        if (StandIn(weight, rows, dyRows, dsumRows, into))
         {
             (Tensor through, Tensor? ofWeight) = TorchOps.RmsNormBackward(rows, weight, rstd.view([.. rows.shape[..^1], 1]), dyRows, wantsWeight);
-            return ((dsumRows is null ? through : through.add_(dsumRows)).reshape(sum.shape), ofWeight);
+            Tensor all = dsumRows is null ? through : through.add_(dsumRows);
+            return (into is null ? all.reshape(sum.shape) : into.copy_(all), ofWeight);
         }
 
         long tokens = rows.size(0), heads = rows.Dimensions == 3 ? rows.size(1) : 1, width = rows.size(-1), needed = 0;
@@ -134,7 +137,7 @@ internal static class RmsNormKernel
         }
 
         Tensor scratch = empty([needed], uint8, sum.device);
-        Tensor dx = empty(rows.shape, sum.dtype, sum.device);
+        Tensor dx = into ?? empty(rows.shape, sum.dtype, sum.device);
         Tensor? dweight = wantsWeight ? empty(weight.shape, weight.dtype, weight.device) : null;
         var args = new tn_rms_norm_backward_args
         {
@@ -155,7 +158,7 @@ internal static class RmsNormKernel
             scratch_bytes = needed,
         };
         KernelException.ThrowIfFailed(TrainerKernels.tn_rms_norm_backward(args, sum.KernelStream()));
-        return (dx.reshape(sum.shape), dweight);
+        return (into ?? dx.reshape(sum.shape), dweight);
     }
 
     /// <summary>Whether GPUs have these as libtorch's operators: the kernels take rows of eights, in the places of eights.</summary>

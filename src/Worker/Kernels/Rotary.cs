@@ -20,30 +20,36 @@ internal sealed class RotaryFunction : autograd.SingleTensorFunction<RotaryFunct
     public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
     {
         var (x_TNH, cos_TH2, sin_TH2) = ((Tensor)vars[0], (Tensor)vars[1], (Tensor)vars[2]);
+        ctx.save_for_backward([cos_TH2, sin_TH2]);
+        return RotaryKernel.Turn(x_TNH, cos_TH2, sin_TH2, inverse: false);
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        List<Tensor> saved = ctx.get_saved_variables();
+        return [RotaryKernel.Turn(grad_output.AsRows(), saved[0], saved[1], inverse: true), null!, null!];
+    }
+}
+
+internal static class RotaryKernel
+{
+    /// <param name="into">Shape of x, which it may be; null: a new tensor.</param>
+    /// <returns>What was written.</returns>
+    public static Tensor Turn(Tensor x_TNH, Tensor cos_TH2, Tensor sin_TH2, bool inverse, Tensor? into = null)
+    {
         x_TNH.KernelDtype();
         x_TNH.RequireShape([-1, -1, -1]);
         cos_TH2.RequireDtype(float32);
         cos_TH2.RequireShape([x_TNH.size(0), x_TNH.size(2) / 2]);
         sin_TH2.RequireDtype(float32);
         sin_TH2.RequireShape(cos_TH2.shape);
-        ctx.save_for_backward([cos_TH2, sin_TH2]);
-        return Rotate(x_TNH, cos_TH2, sin_TH2, inverse: false);
-    }
-
-    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
-    {
-        List<Tensor> saved = ctx.get_saved_variables();
-        return [Rotate(grad_output.AsRows(), saved[0], saved[1], inverse: true), null!, null!];
-    }
-
-    private static Tensor Rotate(Tensor x_TNH, Tensor cos_TH2, Tensor sin_TH2, bool inverse)
-    {
         if (TorchOps.StandIn(x_TNH))
         {
-            return TorchOps.Rotate(x_TNH, cos_TH2, sin_TH2, inverse);
+            Tensor turned = TorchOps.Rotate(x_TNH, cos_TH2, sin_TH2, inverse);
+            return into is null ? turned : into.copy_(turned);
         }
 
-        Tensor out_TNH = empty(x_TNH.shape, x_TNH.dtype, x_TNH.device);
+        Tensor out_TNH = into ?? empty(x_TNH.shape, x_TNH.dtype, x_TNH.device);
         var args = new tn_rotary_args
         {
             device = x_TNH.KernelDevice(),

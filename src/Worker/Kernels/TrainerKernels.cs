@@ -12,7 +12,7 @@ namespace Trainer.Worker.Kernels;
 /// </summary>
 internal static partial class TrainerKernels
 {
-    public const int AbiVersion = 5;
+    public const int AbiVersion = 6;
     public const long IgnoreIndex = -100;
 
     private const string Library = KernelLibrary.Name;
@@ -37,7 +37,7 @@ internal static partial class TrainerKernels
     [LibraryImport(Library)] internal static partial KernelStatus tn_swiglu_backward(in tn_swiglu_backward_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_matmul(in tn_matmul_args args, nint stream);
     [LibraryImport(Library)] internal static partial KernelStatus tn_cross_entropy(in tn_cross_entropy_args args, nint stream);
-    [LibraryImport(Library)] internal static partial KernelStatus tn_adamw(in tn_adamw_args args, nint stream);
+    [LibraryImport(Library)] internal static unsafe partial KernelStatus tn_adamw_each(tn_adamw_args* args, long count, nint stream);
 
     [LibraryImport(Library)]
     internal static partial KernelStatus tn_sum_of_squares(

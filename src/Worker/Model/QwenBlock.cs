@@ -1,3 +1,4 @@
+using Trainer.Contracts;
 using Trainer.Worker.Attention;
 using Trainer.Worker.Kernels;
 using TorchSharp;
@@ -55,35 +56,13 @@ public sealed class QwenBlock
     public Tensor Forward(Tensor x_TD, ForwardContext context, KeyValueCache? cache = null)
     {
         using DisposeScope scope = NewDisposeScope();
-        long tokens = x_TD.shape[0];
-        long heads = _config.NumHeads, kvHeads = _config.NumKvHeads, size = _config.HeadDim;
-
         Tensor h_TD = Ops.RmsNorm(x_TD, InputNorm, _config.RmsNormEps);
-        Tensor qkv = Qkv.Forward(h_TD, context.DropoutSeed);
-        Tensor[] parts = qkv.split([heads * size, kvHeads * size, kvHeads * size], 1);
-        Tensor q_TNH = parts[0].view(tokens, heads, size), k_TMH = parts[1].view(tokens, kvHeads, size), v_TMH = parts[2].view(tokens, kvHeads, size);
-        if (_config.QkNorm)
-        {
-            q_TNH = Ops.RmsNorm(q_TNH, QNorm!, _config.RmsNormEps);
-            k_TMH = Ops.RmsNorm(k_TMH, KNorm!, _config.RmsNormEps);
-        }
-
-        q_TNH = Ops.Rotary(q_TNH, context.Cos, context.Sin);
-        k_TMH = Ops.Rotary(k_TMH, context.Cos, context.Sin);
-
-        double scale = 1 / Math.Sqrt(size);
-        Tensor o_TNH;
-        if (cache is null)
-        {
-            o_TNH = context.Attention.Forward(q_TNH, k_TMH, v_TMH, context.CuSeqlens, scale, _window);
-        }
-        else
-        {
-            (Tensor keys, Tensor values) = cache.Append(k_TMH, v_TMH);
-            o_TNH = MathAttention.Forward(q_TNH, keys, values, scale, _window);
-        }
-
-        Tensor a_TD = Output.Forward(o_TNH.reshape(tokens, heads * size), context.DropoutSeed);
+        Tensor qkv_TE = Qkv.Forward(h_TD, context.DropoutSeed);
+        Tensor o_TE = cache is null && context.Attention.Kind == AttentionKind.Flash
+            ? Ops.QkvAttention(qkv_TE, QNorm, KNorm, context.Cos, context.Sin, context.CuSeqlens, new QkvAttentionShape(
+                _config.NumHeads, _config.NumKvHeads, _config.RmsNormEps, Scale, _window, context.Attention.IsDeterministic))
+            : AttentionOfParts(qkv_TE, context, cache);
+        Tensor a_TD = Output.Forward(o_TE, context.DropoutSeed);
         (Tensor normed, Tensor sum) = Ops.AddRmsNorm(a_TD, x_TD, PostAttentionNorm, _config.RmsNormEps);
         Tensor gateUp_T2F = GateUp.Forward(normed, context.DropoutSeed);
         Tensor y_TD = sum + Down.Forward(Ops.SwiGlu(gateUp_T2F), context.DropoutSeed, context.OnlyGradients);
@@ -115,6 +94,36 @@ public sealed class QwenBlock
         {
             yield return tensor;
         }
+    }
+
+    private double Scale => 1 / Math.Sqrt(_config.HeadDim);
+
+    /// <summary>By other attention than ours, or with keys and values of tokens before these.</summary>
+    private Tensor AttentionOfParts(Tensor qkv_TE, ForwardContext context, KeyValueCache? cache)
+    {
+        long tokens = qkv_TE.shape[0], heads = _config.NumHeads, kvHeads = _config.NumKvHeads, size = _config.HeadDim;
+        Tensor[] parts = qkv_TE.split([heads * size, kvHeads * size, kvHeads * size], 1);
+        Tensor q_TNH = parts[0].view(tokens, heads, size), k_TMH = parts[1].view(tokens, kvHeads, size), v_TMH = parts[2].view(tokens, kvHeads, size);
+        if (_config.QkNorm)
+        {
+            q_TNH = Ops.RmsNorm(q_TNH, QNorm!, _config.RmsNormEps);
+            k_TMH = Ops.RmsNorm(k_TMH, KNorm!, _config.RmsNormEps);
+        }
+
+        q_TNH = Ops.Rotary(q_TNH, context.Cos, context.Sin);
+        k_TMH = Ops.Rotary(k_TMH, context.Cos, context.Sin);
+        Tensor o_TNH;
+        if (cache is null)
+        {
+            o_TNH = context.Attention.Forward(q_TNH, k_TMH, v_TMH, context.CuSeqlens, Scale, _window);
+        }
+        else
+        {
+            (Tensor keys, Tensor values) = cache.Append(k_TMH, v_TMH);
+            o_TNH = MathAttention.Forward(q_TNH, keys, values, Scale, _window);
+        }
+
+        return o_TNH.reshape(tokens, heads * size);
     }
 
     private static Parameter NewNorm(int size, ModelPlacement placement) =>

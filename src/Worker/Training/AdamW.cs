@@ -76,13 +76,10 @@ public sealed class AdamW : IDisposable
     {
         using DisposeScope scope = NewDisposeScope();
         using var _ = no_grad();
-        foreach (Slot slot in _slots)
-        {
-            AdamWKernel.Step(
-                slot.Master, slot.ExpAvg, slot.ExpAvgSq, slot.Gradient(), learningRate, _config.Beta1, _config.Beta2,
-                _config.Epsilon, _config.WeightDecay, step, gradientScale, slot.IsLowPrecision ? slot.Parameter : null);
-            slot.Forget();
-        }
+        AdamWKernel.Step(
+            [.. _slots.Select(slot => new AdamWTensors(slot.Master, slot.ExpAvg, slot.ExpAvgSq, slot.Gradient(), slot.IsLowPrecision ? slot.Parameter : null))],
+            learningRate, _config.Beta1, _config.Beta2, _config.Epsilon, _config.WeightDecay, step, gradientScale);
+        _slots.ForEach(slot => slot.Forget());
     }
 
     /// <summary>What a checkpoint holds of a trained tensor: the weight in float32 and both moments.</summary>

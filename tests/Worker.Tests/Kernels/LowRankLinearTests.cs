@@ -78,7 +78,7 @@ public sealed class LowRankLinearTests : IDisposable
             Compare();
             b.narrow(0, 1, 1).zero_();
             Compare();
-            AdamWKernel.Step(b, zeros_like(b), zeros_like(b), ones_like(b), lr: 0.25, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, step: 1, gradScale: 1, null);
+            AdamWKernel.Step([new(b, zeros_like(b), zeros_like(b), ones_like(b))], lr: 0.25, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0, step: 1, gradScale: 1);
             Compare();
             Assert.True(LargestError(before, Ops.Linear(x, weight, null, factors)) > 0.1);
 
