@@ -86,10 +86,8 @@ public sealed class LowRankFactors : IDisposable
         {
             for (int i = 0; i < factors.Changes.Count; i++)
             {
-                (Tensor a_RI, Tensor b_OR) = (factors.Changes[i].A_RI, factors.Changes[i].B_OR);
-                targets.Add(factors.As_SI.narrow(0, factors.Starts[i], a_RI.size(0)));
-                sources.Add(a_RI);
-                (factors._versions[2 * i], factors._versions[(2 * i) + 1]) = (a_RI.Version(), b_OR.Version());
+                targets.Add(factors.As_SI.narrow(0, factors.Starts[i], factors.Starts[i + 1] - factors.Starts[i]));
+                sources.Add(factors.Changes[i].A_RI);
             }
         }
 
@@ -100,6 +98,13 @@ public sealed class LowRankFactors : IDisposable
         }
 
         Fused.Copy([.. targets], [.. sources]);
+        foreach (LowRankFactors factors in stale)
+        {
+            for (int i = 0; i < factors.Changes.Count; i++)
+            {
+                (factors._versions[2 * i], factors._versions[(2 * i) + 1]) = (factors.Changes[i].A_RI.Version(), factors.Changes[i].B_OR.Version());
+            }
+        }
     }
 
     public void Dispose()
