@@ -151,10 +151,11 @@ public sealed unsafe class Communicator : IDisposable
         }
 
         long begun = Stopwatch.GetTimestamp();
+        SpinWait turns = default;
         while (result == Result.InProgress)
         {
+            turns.SpinOnce();
             result = RequireHealth(operation, Stopwatch.GetElapsedTime(begun), timeout);
-            Thread.Sleep(result == Result.InProgress ? 1 : 0);
         }
     }
 

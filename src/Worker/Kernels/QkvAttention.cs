@@ -19,7 +19,7 @@ public static partial class Ops
     /// <see cref="RmsNorm"/> of each query and key head and <see cref="Rotary"/>. One function, so that nothing is split and no gradients are put together.
     /// </summary>
     /// <param name="qkv_TE">[T, (N + 2 M) H], contiguous; dtypes as there.</param>
-    /// <param name="qNorm_H">Weight of the queries' norm, or null: none. So is <paramref name="kNorm_H"/>.</param>
+    /// <param name="qNorm_H">Weight of the queries' norm; null, as <paramref name="kNorm_H"/> is then, without norms.</param>
     /// <param name="cos_TH2">float32 [T, H/2], as for <see cref="Rotary"/>; so is <paramref name="sin_TH2"/>.</param>
     /// <param name="cuSeqlens">As there.</param>
     /// <returns>[T, N H], contiguous.</returns>
@@ -27,6 +27,11 @@ public static partial class Ops
     /// <exception cref="KernelException">The boundaries, head counts or device do not fit.</exception>
     public static Tensor QkvAttention(Tensor qkv_TE, Tensor? qNorm_H, Tensor? kNorm_H, Tensor cos_TH2, Tensor sin_TH2, Tensor cuSeqlens, QkvAttentionShape shape)
     {
+        if (qNorm_H is null != kNorm_H is null)
+        {
+            throw new ArgumentException("qNorm_H and kNorm_H come together or not at all", nameof(qNorm_H));
+        }
+
         qkv_TE.RequireShape([-1, (shape.Heads + (2 * shape.KvHeads)) * 2 * cos_TH2.size(1)]);
         return QkvAttentionFunction.apply(qkv_TE, qNorm_H!, kNorm_H!, cos_TH2, sin_TH2, cuSeqlens, shape);
     }
@@ -46,22 +51,11 @@ internal sealed class QkvAttentionFunction : autograd.SingleTensorFunction<QkvAt
         (Tensor q_TNH, Tensor k_TMH) = (turned_TRH.narrow(1, 0, shape.Heads), turned_TRH.narrow(1, shape.Heads, shape.KvHeads));
         Tensor? qRstd = qNorm_H is null ? null : RmsNormKernel.Forward(given.Q_TNH, null, qNorm_H, shape.Epsilon, q_TNH).Rstd;
         Tensor? kRstd = kNorm_H is null ? null : RmsNormKernel.Forward(given.K_TMH, null, kNorm_H, shape.Epsilon, k_TMH).Rstd;
-        if (qNorm_H is null && kNorm_H is null)
-        {
-            RotaryKernel.Turn(given.Qk_TRH, cos_TH2, sin_TH2, inverse: false, turned_TRH);
-        }
-        else
-        {
-            Turn(qNorm_H is null ? given.Q_TNH : q_TNH, q_TNH);
-            Turn(kNorm_H is null ? given.K_TMH : k_TMH, k_TMH);
-        }
-
+        RotaryKernel.Turn(qNorm_H is null ? given.Qk_TRH : turned_TRH, cos_TH2, sin_TH2, inverse: false, turned_TRH);
         (Tensor out_TNH, Tensor lse_NT) = kernel.Forward(q_TNH, k_TMH, given.V_TMH);
         ctx.save_for_backward([qkv_TE, turned_TRH, out_TNH, lse_NT, cos_TH2, sin_TH2, qNorm_H!, qRstd!, kNorm_H!, kRstd!]);
         ctx.save_data("call", (kernel, shape));
         return out_TNH.view(qkv_TE.size(0), shape.Heads * given.Size);
-
-        void Turn(Tensor from, Tensor into) => RotaryKernel.Turn(from, cos_TH2, sin_TH2, inverse: false, into);
     }
 
     public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)

@@ -43,6 +43,10 @@ public sealed class LinearLayer : IDisposable
 
     public IEnumerable<(Part Part, LoraAdapter Adapter)> Adapters => _adapters;
 
+    /// <summary>The adapters as products read them; null without any.</summary>
+    public LowRankFactors? Factors => _adapters.Count == 0 ? null
+        : _factors ??= new LowRankFactors([.. _adapters.Select(each => each.Adapter.ChangeOf(each.Part))], Weight.dtype);
+
     /// <summary>x [T, inputs] to [T, sum of outputs].</summary>
     /// <param name="dropoutSeed">Differs for each micro-batch; recomputation passes the same again.</param>
     /// <param name="onlyGradients">See <see cref="Ops.Linear(Tensor, Tensor, Tensor?, bool)"/>.</param>
@@ -52,10 +56,6 @@ public sealed class LinearLayer : IDisposable
 
     /// <summary>All before the first forward pass, and of one dropout.</summary>
     public void Attach(Part part, LoraAdapter adapter) => _adapters.Add((part, adapter));
-
-    /// <summary>The adapters as products read them; null without any.</summary>
-    public LowRankFactors? Factors => _adapters.Count == 0 ? null
-        : _factors ??= new LowRankFactors([.. _adapters.Select(each => each.Adapter.ChangeOf(each.Part))], Weight.dtype);
 
     public void Dispose() => _factors?.Dispose();
 
