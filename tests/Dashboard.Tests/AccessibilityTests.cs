@@ -8,14 +8,14 @@ namespace Dashboard.Tests;
 
 /// <summary>Every page for people who see little, use no mouse, or have a small screen.</summary>
 [Collection(SharedSite.Name)]
-public sealed class AccessibilityTests(SiteFixture fixture)
+public sealed class AccessibilityTests(SiteFixture fixture) : SharedSiteTests(fixture)
 {
     private static readonly Lazy<string> s_axe = new(() => File.ReadAllText(Path.Combine(TrainerProgram.RepositoryRoot(), "node_modules", "axe-core", "axe.min.js")));
 
     private string[] Pages =>
     [
-        "/", "/cluster", $"/compare?jobs={fixture.Done}", $"/jobs/{fixture.Done}", $"/jobs/{fixture.Done}?tab=logs", $"/jobs/{fixture.Done}?tab=checkpoints",
-        $"/jobs/{fixture.Done}?tab=samples", $"/jobs/{fixture.Done}?tab=config", "/?q=there-is-none",
+        "/", "/cluster", $"/compare?jobs={Done}", $"/jobs/{Done}", $"/jobs/{Done}?tab=logs", $"/jobs/{Done}?tab=checkpoints",
+        $"/jobs/{Done}?tab=samples", $"/jobs/{Done}?tab=config", "/?q=there-is-none",
     ];
 
     [Theory]
@@ -23,7 +23,7 @@ public sealed class AccessibilityTests(SiteFixture fixture)
     [InlineData(ColorScheme.Dark)]
     public async Task Axe_finds_nothing_serious(ColorScheme theme)
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site, "admin", theme);
+        await using Visit visit = await Browser.VisitAsync(Site, "admin", theme);
         var found = new List<string>();
         foreach (string path in Pages)
         {
@@ -32,13 +32,13 @@ public sealed class AccessibilityTests(SiteFixture fixture)
             found.AddRange(await FindingsAsync(visit.Page, path));
         }
         // Sought, because the site may have more jobs by now than a screen shows.
-        await visit.Page.GotoAsync($"/?q={fixture.Done}");
-        await visit.Page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {fixture.Done}" }).ClickAsync();
+        await visit.Page.GotoAsync($"/?q={Done}");
+        await visit.Page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {Done}" }).ClickAsync();
         found.AddRange(await FindingsAsync(visit.Page, "menu"));
         await visit.GoAsync("/cluster");
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Drain local" }).ClickAsync();
         found.AddRange(await FindingsAsync(visit.Page, "dialog"));
-        await using Visit stranger = await fixture.Browser.VisitAsync(fixture.Site, token: null, theme);
+        await using Visit stranger = await Browser.VisitAsync(Site, token: null, theme);
         await stranger.Page.GotoAsync("/");
         found.AddRange(await FindingsAsync(stranger.Page, "sign in"));
         Assert.True(found.Count == 0, string.Join('\n', found));
@@ -47,18 +47,18 @@ public sealed class AccessibilityTests(SiteFixture fixture)
     [Fact]
     public async Task At_380_pixels_nothing_is_cut_off()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site, "admin", width: 380, height: 720);
+        await using Visit visit = await Browser.VisitAsync(Site, "admin", width: 380, height: 720);
         foreach (string path in Pages)
         {
             await visit.GoAsync(path);
             await visit.Page.WaitForTimeoutAsync(300);
             Assert.True(await visit.Page.EvaluateAsync<int>("document.documentElement.scrollWidth") <= 380, path);
         }
-        await visit.GoAsync($"/jobs/{fixture.Done}?tab=checkpoints");
+        await visit.GoAsync($"/jobs/{Done}?tab=checkpoints");
         await Expect(visit.Page.GetByLabel("Download the checkpoint of step 30 as tar")).ToBeInViewportAsync();
         // What a job without metrics says has its room.
-        JobView none = await fixture.Site.SubmitAsync("alpha", paused: true, "has-none");
-        await fixture.Site.Client().CancelAsync(none.Id.Value);
+        JobView none = await Site.SubmitAsync("alpha", paused: true, "has-none");
+        await Site.Client().CancelAsync(none.Id.Value);
         await visit.GoAsync($"/jobs/{none.Id}");
         ILocator empty = visit.Page.Locator(".charts .empty");
         await Expect(empty).ToContainTextAsync("No metricsThe job ended");
@@ -77,21 +77,21 @@ public sealed class AccessibilityTests(SiteFixture fixture)
     [Fact]
     public async Task The_keyboard_reaches_and_does_everything()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         IPage page = visit.Page;
-        await page.GotoAsync($"/?q={fixture.Done}");
-        await page.GetByRole(AriaRole.Link, new() { Name = fixture.Done.Value }).WaitForAsync();
+        await page.GotoAsync($"/?q={Done}");
+        await page.GetByRole(AriaRole.Link, new() { Name = Done.Value }).WaitForAsync();
         await page.Keyboard.PressAsync("Tab");
         await Expect(page.GetByRole(AriaRole.Link, new() { Name = "Skip to content" })).ToBeFocusedAsync();
 
-        await page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {fixture.Done}" }).FocusAsync();
+        await page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {Done}" }).FocusAsync();
         await page.Keyboard.PressAsync("Enter");
         await Expect(page.GetByRole(AriaRole.Menuitem, new() { Name = "Open" })).ToBeFocusedAsync();
         await page.Keyboard.PressAsync("Escape");
-        await Expect(page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {fixture.Done}" })).ToBeFocusedAsync();
+        await Expect(page.GetByRole(AriaRole.Button, new() { Name = $"Actions for {Done}" })).ToBeFocusedAsync();
         await page.Keyboard.PressAsync("Enter");
         await page.Keyboard.PressAsync("Enter");
-        await Expect(page.Locator("h1")).ToHaveTextAsync(fixture.Done.Value);
+        await Expect(page.Locator("h1")).ToHaveTextAsync(Done.Value);
         await Expect(page.Locator("main")).ToBeFocusedAsync();
 
         await page.GetByRole(AriaRole.Tab, new() { Name = "Overview" }).FocusAsync();
@@ -110,7 +110,7 @@ public sealed class AccessibilityTests(SiteFixture fixture)
     [Fact]
     public async Task The_theme_that_was_chosen_stays()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(fixture.Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         Assert.Equal("rgb(246, 247, 249)", await BackgroundAsync());
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Theme: as the system" }).ClickAsync();
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Theme: light" }).ClickAsync();

@@ -8,11 +8,9 @@ namespace Dashboard.Tests;
 
 /// <summary>What jobs, ranks and models write is shown as it is and does nothing.</summary>
 [Collection(SharedSite.Name)]
-public sealed class HostileContentTests(SiteFixture fixture)
+public sealed class HostileContentTests(SiteFixture fixture) : SharedSiteTests(fixture)
 {
     private const string Html = "<img src=x onerror=\"window.pwned=1;alert(1)\"><script>window.pwned=1</script>&amp;";
-
-    private Site Site => fixture.Site;
 
     [Fact]
     public async Task A_log_is_text_whatever_is_in_it()
@@ -28,7 +26,7 @@ public sealed class HostileContentTests(SiteFixture fixture)
             log.Write("  1 % done\r 50 % done\r100 % ready\r\n"u8);
             log.Write(Encoding.UTF8.GetBytes("endless " + new string('x', 1 << 20) + "\nafter it\n"));
         }
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         await visit.GoAsync($"/jobs/{job.Id}?tab=logs");
         ILocator log_ = visit.Page.GetByRole(AriaRole.Log);
         await Expect(log_).ToContainTextAsync("after it");
@@ -65,7 +63,7 @@ public sealed class HostileContentTests(SiteFixture fixture)
             JsonSerializer.Serialize(new { step = 7, prompt = "long", text = new string('y', 1 << 20) }),
         ];
         await File.AppendAllLinesAsync(Site.Place.Files.Job(job.Id).Samples, lines);
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         await visit.GoAsync($"/jobs/{job.Id}?tab=samples");
         ILocator step = visit.Page.GetByLabel("Step", new() { Exact = true });
         await Expect(visit.Page.Locator("output")).ToHaveTextAsync("step 7");
@@ -86,7 +84,7 @@ public sealed class HostileContentTests(SiteFixture fixture)
     {
         JobView job = await Site.SubmitAsync("hostile-event", "data.train[0].path=\"/nowhere/<img src=x onerror=alert(1)>\\u202egnp.jsonl\"");
         await Site.UntilAsync(job.Id, JobStatus.Failed);
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         await Expect(visit.Page.Locator(".rows")).ToContainTextAsync("<img src=x onerror=alert(1)>\ufffdgnp.jsonl");
         await HarmlessAsync(visit);
         await visit.GoAsync($"/jobs/{job.Id}");
@@ -103,11 +101,11 @@ public sealed class HostileContentTests(SiteFixture fixture)
     [Fact]
     public async Task Odd_addresses_lead_to_a_page_that_says_so()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         foreach ((string path, string heading) in new[]
         {
-            ("/?state=__proto__&order=constructor", "Jobs"), ("/jobs/%E0%A4%A", "No such job"), ($"/jobs/{fixture.Done}?tab=__proto__", fixture.Done.Value),
-            ("/nope", "No such page"), ($"/JOBS/{fixture.Done}", "No such page"),
+            ("/?state=__proto__&order=constructor", "Jobs"), ("/jobs/%E0%A4%A", "No such job"), ($"/jobs/{Done}?tab=__proto__", Done.Value),
+            ("/nope", "No such page"), ($"/JOBS/{Done}", "No such page"),
         })
         {
             await visit.Page.GotoAsync(path);

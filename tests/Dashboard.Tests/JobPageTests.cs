@@ -13,14 +13,12 @@ namespace Dashboard.Tests;
 
 /// <summary>The page of one job, of jobs that really train.</summary>
 [Collection(SharedSite.Name)]
-public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
+public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output) : SharedSiteTests(fixture)
 {
-    private Site Site => fixture.Site;
-
     [Fact]
     public async Task A_step_is_shown_within_a_second_of_its_end()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         JobView job = await Site.SubmitAsync("alpha", true, "live", "training.steps=60", "training.batch_tokens=4096", "evaluation.every=100000", "samples.every=100000", "checkpoint.every=30");
         await visit.GoAsync($"/jobs/{job.Id}");
         // When the page showed which step, as its own clock has it, which is this machine's.
@@ -49,7 +47,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task A_page_that_shows_no_curves_follows_the_next_attempt_and_no_step_goes_back()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         JobView job = await Site.SubmitAsync("followed", "training.steps=40");
         JobFiles files = Site.Place.Files.Job(job.Id);
         await visit.GoAsync($"/jobs/{job.Id}?tab=logs");
@@ -81,7 +79,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task Attempts_are_marked_where_they_went_on()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         JobView job = await Site.SubmitAsync("recovers", "training.steps=40");
         JobFiles files = Site.Place.Files.Job(job.Id);
         await visit.GoAsync($"/jobs/{job.Id}");
@@ -110,7 +108,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
         // Attempts begin where the seconds begin anew.
         await File.WriteAllLinesAsync(Site.Place.Files.Job(job.Id).Metrics, Enumerable.Range(1, 100).Select(step => string.Create(CultureInfo.InvariantCulture,
             $$"""{"step":{{step}},"loss":{{9.0 / step}},"seconds":{{(step < 40 ? step : step < 94 ? step - 40 : step % 2)}},"time":"2026-01-01T00:00:{{step % 60:00}}Z"}""")));
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         await visit.Page.AddInitScriptAsync("""
             // From where to where each name goes in the newest drawing of each chart.
             window.labels = new Map();
@@ -135,8 +133,8 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task Curves_have_words_and_tables_too()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
-        await visit.GoAsync($"/jobs/{fixture.Done}");
+        await using Visit visit = await Browser.VisitAsync(Site);
+        await visit.GoAsync($"/jobs/{Done}");
         foreach (string title in new[] { "Loss", "Learning rate", "Gradient norm", "Tokens per second" })
         {
             ILocator chart = visit.Page.GetByRole(AriaRole.Figure, new() { Name = title });
@@ -146,7 +144,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
         ILocator loss = visit.Page.GetByRole(AriaRole.Figure, new() { Name = "Loss" });
         await loss.GetByRole(AriaRole.Button, new() { Name = "Table" }).ClickAsync();
         await Expect(loss.GetByRole(AriaRole.Row)).ToHaveCountAsync(31);
-        MetricsRecord last = StepLog.ReadMetrics(Site.Place.Files.Job(fixture.Done).Metrics)[^1];
+        MetricsRecord last = StepLog.ReadMetrics(Site.Place.Files.Job(Done).Metrics)[^1];
         await Expect(loss.GetByRole(AriaRole.Row).Nth(1)).ToContainTextAsync(last.Loss.ToString("0.000", CultureInfo.InvariantCulture)[..4]);
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Time" }).ClickAsync();
         await Expect(visit.Page.GetByRole(AriaRole.Figure, new() { Name = "Gradient norm" }).Locator("canvas")).ToBeVisibleAsync();
@@ -158,7 +156,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     {
         JobView job = await Site.SubmitAsync("logs", "training.steps=60");
         await Site.UntilAsync(job.Id, view => view.Step > 1);
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         await visit.GoAsync($"/jobs/{job.Id}?tab=logs");
         ILocator log = visit.Page.GetByRole(AriaRole.Log);
         await Site.UntilAsync(job.Id, JobStatus.Succeeded);
@@ -174,13 +172,13 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task Checkpoints_tell_their_state_and_are_downloaded_whole()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
-        await visit.GoAsync($"/jobs/{fixture.Done}?tab=checkpoints");
+        await using Visit visit = await Browser.VisitAsync(Site);
+        await visit.GoAsync($"/jobs/{Done}?tab=checkpoints");
         ILocator rows = visit.Page.Locator("tbody tr");
         await Expect(rows.First).ToContainTextAsync("30");
         await Expect(visit.Page.Locator("tbody")).ToContainTextAsync("best");
         IDownload download = await visit.Page.RunAndWaitForDownloadAsync(() => visit.Page.GetByLabel("Download the checkpoint of step 30 as tar").ClickAsync());
-        Assert.Equal($"{fixture.Done}-step-30.tar", download.SuggestedFilename);
+        Assert.Equal($"{Done}-step-30.tar", download.SuggestedFilename);
         string folder = Site.Place.PathOf("downloaded");
         Directory.CreateDirectory(folder);
         await TarFile.ExtractToDirectoryAsync((await download.PathAsync())!, folder, overwriteFiles: false);
@@ -194,8 +192,8 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
         }
 
         // One that somebody finds damaged says so, and is no longer offered.
-        CheckpointEntry older = (await Site.Client().CheckpointsAsync(fixture.Done.Value)).Checkpoints.First(entry => entry.Status is CheckpointStatus.Committed && entry.Step < 30);
-        await Site.Client().JudgeCheckpointAsync(fixture.Done.Value, older.Step, new CheckpointVerdict { Attempt = older.Attempt, Damage = "<b>bits</b> flipped" });
+        CheckpointEntry older = (await Site.Client().CheckpointsAsync(Done.Value)).Checkpoints.First(entry => entry.Status is CheckpointStatus.Committed && entry.Step < 30);
+        await Site.Client().JudgeCheckpointAsync(Done.Value, older.Step, new CheckpointVerdict { Attempt = older.Attempt, Damage = "<b>bits</b> flipped" });
         await Expect(visit.Page.Locator("tbody")).ToContainTextAsync("quarantined<b>bits</b> flipped");
         await Expect(visit.Page.GetByLabel($"Download the checkpoint of step {older.Step} as tar")).ToHaveCountAsync(0);
         Assert.Empty(visit.Problems);
@@ -204,8 +202,8 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task Samples_are_told_by_step()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
-        await visit.GoAsync($"/jobs/{fixture.Done}?tab=samples");
+        await using Visit visit = await Browser.VisitAsync(Site);
+        await visit.GoAsync($"/jobs/{Done}?tab=samples");
         await Expect(visit.Page.Locator(".sample")).ToContainTextAsync("Say river 2 times.");
         await Expect(visit.Page.Locator("output")).ToHaveTextAsync("step 30");
         await visit.Page.GetByLabel("Step", new() { Exact = true }).PressAsync("ArrowLeft");
@@ -220,19 +218,19 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
     {
         JobView other = await Site.SubmitAsync("other", "optimizer.learning_rate=1e-3", "training.steps=20");
         await Site.UntilAsync(other.Id, JobStatus.Succeeded);
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
-        await visit.GoAsync($"/jobs/{fixture.Done}?tab=config");
+        await using Visit visit = await Browser.VisitAsync(Site);
+        await visit.GoAsync($"/jobs/{Done}?tab=config");
         await Expect(visit.Page.Locator(".config")).ToContainTextAsync("optimizer.learning_rate");
         await visit.Page.GetByLabel("Compare with another job").FillAsync(other.Id.Value);
         await visit.Page.Keyboard.PressAsync("Enter");
         await Expect(visit.Page.Locator(".config tbody tr")).ToHaveTextAsync(["namedoneother", "training.steps3020", "optimizer.learning_rate0.0030.001"], new() { IgnoreCase = false });
 
-        await visit.GoAsync($"/compare?jobs={fixture.Done}");
+        await visit.GoAsync($"/compare?jobs={Done}");
         await visit.Page.GetByLabel("Add a job").FillAsync(other.Id.Value);
         await visit.Page.Keyboard.PressAsync("Enter");
         await Expect(visit.Page.Locator("tbody tr")).ToHaveCountAsync(2);
         await Expect(visit.Page.GetByRole(AriaRole.Figure, new() { Name = "Loss" }).Locator("canvas")).ToBeVisibleAsync();
-        Assert.Equal($"/compare?jobs={fixture.Done},{other.Id}", new Uri(visit.Page.Url).PathAndQuery);
+        Assert.Equal($"/compare?jobs={Done},{other.Id}", new Uri(visit.Page.Url).PathAndQuery);
         await visit.Page.GetByLabel("Metric").SelectOptionAsync("grad_norm");
         await Expect(visit.Page.GetByRole(AriaRole.Figure, new() { Name = "Gradient norm" }).Locator("p.hidden")).ToContainTextAsync("steps 1 to 30");
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = $"Remove {other.Id}" }).ClickAsync();
@@ -268,7 +266,7 @@ public sealed class JobPageTests(SiteFixture fixture, ITestOutputHelper output)
             Assert.Equal((1, 201), (near.RootElement.GetProperty("bucket").GetInt32(), near.RootElement.GetProperty("steps").GetArrayLength()));
         }
 
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         await visit.GoAsync($"/jobs/{job.Id}");
         ILocator loss_ = visit.Page.GetByRole(AriaRole.Figure, new() { Name = "Loss" });
         await Expect(visit.Page.Locator(".curves .note")).ToContainTextAsync("100,000 steps · a point is 125 steps");

@@ -9,16 +9,14 @@ namespace Dashboard.Tests;
 
 /// <summary>The list of jobs: what it shows, what may be done in it, and that thousands of jobs change nothing.</summary>
 [Collection(SharedSite.Name)]
-public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
+public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output) : SharedSiteTests(fixture)
 {
     private const int Many = 5000;
-
-    private Site Site => fixture.Site;
 
     [Fact]
     public async Task The_first_paint_takes_a_second_at_most_and_little_is_transferred()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         ICDPSession network = await visit.Context.NewCDPSessionAsync(visit.Page);
         double transferred = 0;
         await network.SendAsync("Network.enable");
@@ -30,7 +28,7 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
         for (int i = 0; i < 3; i++)
         {
             transferred = 0;
-            await visit.GoAsync($"/jobs/{fixture.Done}");
+            await visit.GoAsync($"/jobs/{Done}");
             paints.Add(await visit.Page.EvaluateAsync<double>("performance.getEntriesByName('first-contentful-paint')[0].startTime"));
         }
 
@@ -44,7 +42,7 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task Everything_that_can_be_done_to_a_job_is_asked_first_and_then_done()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site, "admin");
+        await using Visit visit = await Browser.VisitAsync(Site, "admin");
         IPage page = visit.Page;
         // It runs long enough to be paused while it does.
         JobView running = await Site.SubmitAsync("acts", "training.steps=100000", "evaluation.every=100000", "samples.every=100000");
@@ -85,7 +83,16 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
         await Expect(Row(running)).ToContainTextAsync("stops after a last checkpoint, then goes on");
         LinuxProcesses.Signal(rank, LinuxProcesses.Continue);
         Assert.Equal(JobStatus.Running, (await Site.UntilAsync(running.Id, view => view is { Attempt: 3, Status: JobStatus.Running })).Status);
+
+        // Or to end: while it stops, the last wish holds.
+        await Workplace.UntilAsync(() => Workplace.Ranks(files).Length == 1 && Workplace.Ranks(files)[0] != rank, "the next rank");
+        rank = Workplace.Ranks(files)[0];
+        LinuxProcesses.Signal(rank, LinuxProcesses.Stop);
+        await visit.DoAsync(running.Id.Value, "Pause", "Pause");
+        await Expect(Row(running)).ToContainTextAsync("pauses after a last checkpoint");
         await visit.DoAsync(running.Id.Value, "Cancel …", "Cancel job");
+        await Expect(Row(running)).ToContainTextAsync("ends after a last checkpoint");
+        LinuxProcesses.Signal(rank, LinuxProcesses.Continue);
         await Expect(Row(running)).ToContainTextAsync("Cancelled");
 
         // A job whose data is gone fails for good, and is tried again when it is back.
@@ -105,7 +112,7 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
     public async Task Several_jobs_are_cancelled_with_one_question()
     {
         JobView[] jobs = [await Site.SubmitAsync("alpha", true, "several"), await Site.SubmitAsync("alpha", true, "several")];
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         foreach (JobView job in jobs)
         {
             await visit.Page.GetByLabel($"Choose {job.Id}").CheckAsync();
@@ -124,7 +131,7 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
     [Fact]
     public async Task A_new_job_appears_by_itself_and_filters_and_search_find_it()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         JobView job = await Site.SubmitAsync("alpha", paused: true, "appears");
         var watch = Stopwatch.StartNew();
         await Expect(visit.Page.GetByRole(AriaRole.Link, new() { Name = job.Id.Value })).ToBeVisibleAsync();
@@ -149,7 +156,7 @@ public sealed class JobsPageTests(SiteFixture fixture, ITestOutputHelper output)
         await using Site big = await Site.StartAsync();
         await Parallel.ForEachAsync(Enumerable.Range(0, Many), new ParallelOptions { MaxDegreeOfParallelism = 64 }, async (i, _) =>
             await big.SubmitAsync("alpha", paused: i % 50 != 0, $"job-{i % 97}"));
-        await using Visit visit = await fixture.Browser.VisitAsync(big);
+        await using Visit visit = await Browser.VisitAsync(big);
         IPage page = visit.Page;
         await Expect(page.Locator(".page-head .found")).ToHaveTextAsync("5,000 jobs");
         // Only what is seen is in the document.

@@ -7,14 +7,12 @@ namespace Dashboard.Tests;
 
 /// <summary>What many open pages cost the coordinator.</summary>
 [Collection(SharedSite.Name)]
-public sealed class LoadTests(SiteFixture fixture, ITestOutputHelper output)
+public sealed class LoadTests(SiteFixture fixture, ITestOutputHelper output) : SharedSiteTests(fixture)
 {
     private const int Pages = 200;
     private const double TicksPerSecond = 100;
 
     private static readonly TimeSpan s_measured = TimeSpan.FromSeconds(6);
-
-    private Site Site => fixture.Site;
 
     /// <summary>Each page follows a job that trains, asks for its ranks every two seconds, and drew its curves once.</summary>
     [Fact]

@@ -6,7 +6,7 @@ namespace Dashboard.Tests;
 
 /// <summary>A coordinator that is killed and comes back finds the open pages where they were.</summary>
 [Collection(SharedSite.Name)]
-public sealed class ReconnectTests(SiteFixture fixture)
+public sealed class ReconnectTests(SiteFixture fixture) : SharedSiteTests(fixture)
 {
     [Fact]
     public async Task Open_pages_go_on_after_a_restart_and_nobody_signs_in_again()
@@ -14,7 +14,7 @@ public sealed class ReconnectTests(SiteFixture fixture)
         await using Site site = await Site.StartAsync();
         JobView job = await site.SubmitAsync("outlives", "training.steps=100000", "evaluation.every=100000", "samples.every=100000");
         await site.UntilAsync(job.Id, view => view.Step > 3);
-        await using Visit list = await fixture.Browser.VisitAsync(site);
+        await using Visit list = await Browser.VisitAsync(site);
         IPage page = await list.Context.NewPageAsync();
         await page.GotoAsync($"/jobs/{job.Id}");
         await Expect(page.Locator("#connection")).ToHaveTextAsync("Live");

@@ -7,7 +7,7 @@ namespace Dashboard.Tests;
 
 /// <summary>Pictures for docs/screenshots, of jobs that really run. They replace those in the repository with TRAINER_SCREENSHOTS=1.</summary>
 [Collection(SharedSite.Name)]
-public sealed class ScreenshotTests(SiteFixture fixture)
+public sealed class ScreenshotTests(SiteFixture fixture) : SharedSiteTests(fixture)
 {
     [Fact]
     public async Task Every_page_in_both_themes()
@@ -36,7 +36,7 @@ public sealed class ScreenshotTests(SiteFixture fixture)
         foreach (ColorScheme theme in new[] { ColorScheme.Light, ColorScheme.Dark })
         {
             string suffix = theme is ColorScheme.Dark ? "-dark" : "";
-            await using Visit visit = await fixture.Browser.VisitAsync(site, "admin", theme, 1360, 900);
+            await using Visit visit = await Browser.VisitAsync(site, "admin", theme, 1360, 900);
             await Expect(visit.Page.Locator(".rows > .row")).ToHaveCountAsync(7);
             await TakeAsync(visit, folder, $"jobs{suffix}");
             await visit.GoAsync($"/jobs/{main.Id}");
@@ -50,12 +50,12 @@ public sealed class ScreenshotTests(SiteFixture fixture)
             await TakeAsync(visit, folder, $"cluster{suffix}");
             await visit.GoAsync($"/compare?jobs={first.Id},{main.Id}");
             await TakeAsync(visit, folder, $"compare{suffix}");
-            await using Visit phone = await fixture.Browser.VisitAsync(site, "admin", theme, 380, 780);
+            await using Visit phone = await Browser.VisitAsync(site, "admin", theme, 380, 780);
             await Expect(phone.Page.Locator(".rows > .row")).ToHaveCountAsync(7);
             await TakeAsync(phone, folder, $"jobs-380{suffix}");
             await phone.GoAsync($"/jobs/{main.Id}");
             await TakeAsync(phone, folder, $"job-380{suffix}");
-            await using Visit stranger = await fixture.Browser.VisitAsync(site, null, theme, 900, 600);
+            await using Visit stranger = await Browser.VisitAsync(site, null, theme, 900, 600);
             await stranger.Page.GotoAsync("/");
             await TakeAsync(stranger, folder, $"sign-in{suffix}");
             Assert.Empty(visit.Problems.Concat(phone.Problems).Concat(stranger.Problems));

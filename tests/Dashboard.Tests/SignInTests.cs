@@ -8,10 +8,8 @@ namespace Dashboard.Tests;
 
 /// <summary>Nobody sees anything without a token, and nobody but its own pages uses a session.</summary>
 [Collection(SharedSite.Name)]
-public sealed class SignInTests(SiteFixture fixture)
+public sealed class SignInTests(SiteFixture fixture) : SharedSiteTests(fixture)
 {
-    private Site Site => fixture.Site;
-
     [Theory]
     [InlineData("/")]
     [InlineData("/cluster")]
@@ -19,10 +17,10 @@ public sealed class SignInTests(SiteFixture fixture)
     [InlineData("/jobs/anything")]
     public async Task Every_page_leads_to_signing_in_and_back(string path)
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site, token: null);
+        await using Visit visit = await Browser.VisitAsync(Site, token: null);
         await visit.Page.GotoAsync(path);
         await Expect(visit.Page.GetByLabel("Access token")).ToBeVisibleAsync();
-        Assert.DoesNotContain(fixture.Done.Value, await visit.Page.ContentAsync(), StringComparison.Ordinal);
+        Assert.DoesNotContain(Done.Value, await visit.Page.ContentAsync(), StringComparison.Ordinal);
         await visit.Page.GetByLabel("Access token").FillAsync("alpha");
         await visit.Page.GetByLabel("Access token").PressAsync("Enter");
         await Expect(visit.Page.Locator(".page h1")).ToBeVisibleAsync();
@@ -33,7 +31,7 @@ public sealed class SignInTests(SiteFixture fixture)
     [Fact]
     public async Task Signing_in_leads_to_pages_of_this_site_only()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         string site = Site.Address.ToString();
         foreach ((string next, string heading) in new[] { ("/.//127.0.0.1:9", "No such page"), ($"{site}/127.0.0.1:9/x", "No such page"), ("http://127.0.0.1:9/", "Jobs"), ("http://[", "Jobs") })
         {
@@ -48,7 +46,7 @@ public sealed class SignInTests(SiteFixture fixture)
     public async Task No_stream_or_answer_comes_without_a_session()
     {
         using var http = new HttpClient();
-        foreach (string path in new[] { "v1/jobs", $"v1/jobs/{fixture.Done}", $"v1/jobs/{fixture.Done}/series", $"v1/jobs/{fixture.Done}/stream", "v1/nodes", "v1/grains", "session" })
+        foreach (string path in new[] { "v1/jobs", $"v1/jobs/{Done}", $"v1/jobs/{Done}/series", $"v1/jobs/{Done}/stream", "v1/nodes", "v1/grains", "session" })
         {
             using var request = new HttpRequestMessage(HttpMethod.Get, new Uri(Site.Address, path));
             request.Headers.Accept.ParseAdd("text/event-stream");
@@ -61,7 +59,7 @@ public sealed class SignInTests(SiteFixture fixture)
     [Fact]
     public async Task A_wrong_token_is_refused_in_words_and_a_workers_too()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site, token: null);
+        await using Visit visit = await Browser.VisitAsync(Site, token: null);
         await visit.Page.GotoAsync("/");
         await visit.Page.GetByRole(AriaRole.Button, new() { Name = "Sign in" }).ClickAsync();
         await Expect(visit.Page.GetByRole(AriaRole.Alert)).ToHaveTextAsync("Enter a token.");
@@ -73,7 +71,7 @@ public sealed class SignInTests(SiteFixture fixture)
     [Fact]
     public async Task The_cookie_is_no_token_and_no_script_reads_it()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         BrowserContextCookiesResult cookie = Assert.Single(await visit.Context.CookiesAsync());
         Assert.True(cookie.HttpOnly);
         Assert.Equal(SameSiteAttribute.Strict, cookie.SameSite);
@@ -102,7 +100,7 @@ public sealed class SignInTests(SiteFixture fixture)
     [Fact]
     public async Task A_session_changes_nothing_for_pages_of_other_sites()
     {
-        await using Visit visit = await fixture.Browser.VisitAsync(Site);
+        await using Visit visit = await Browser.VisitAsync(Site);
         string secret = Assert.Single(await visit.Context.CookiesAsync()).Value;
         JobView job = await Site.SubmitAsync("alpha", paused: true, "stays");
         string path = $"v1/jobs/{job.Id}/cancel";
@@ -141,7 +139,7 @@ public sealed class SignInTests(SiteFixture fixture)
     {
         JobView secret = await Site.SubmitAsync("alpha", paused: true, "secret-of-alpha");
         JobView own = await Site.SubmitAsync("beta", paused: true, "own-of-beta");
-        await using Visit visit = await fixture.Browser.VisitAsync(Site, "beta");
+        await using Visit visit = await Browser.VisitAsync(Site, "beta");
         await Expect(visit.Page.GetByRole(AriaRole.Link, new() { Name = own.Id.Value })).ToBeVisibleAsync();
         Assert.DoesNotContain("alpha", await visit.Page.ContentAsync(), StringComparison.Ordinal);
         await visit.GoAsync($"/jobs/{secret.Id}");
@@ -170,7 +168,7 @@ public sealed class SignInTests(SiteFixture fixture)
         string link = (await Site.Place.DoAsync("dashboard")).Trim();
         Assert.Matches(@"^http://127\.0\.0\.1:\d+/#code=[0-9a-f]{64}$", link);
         Assert.NotEqual(Site.Address.Port, new Uri(link).Port);
-        await using Visit visit = await fixture.Browser.VisitAsync(Site, token: null);
+        await using Visit visit = await Browser.VisitAsync(Site, token: null);
         await visit.Page.GotoAsync(link);
         await Expect(visit.Page.Locator("#who")).ToHaveTextAsync("all projects");
         Assert.DoesNotContain("code", visit.Page.Url, StringComparison.Ordinal);
@@ -183,7 +181,7 @@ public sealed class SignInTests(SiteFixture fixture)
         await Expect(visit.Page.Locator("#who")).ToHaveTextAsync("all projects");
         Assert.NotEqual(before, Assert.Single(await visit.Context.CookiesAsync()).Value);
 
-        await using Visit second = await fixture.Browser.VisitAsync(Site, token: null);
+        await using Visit second = await Browser.VisitAsync(Site, token: null);
         await second.Page.GotoAsync(link);
         await Expect(second.Page.GetByRole(AriaRole.Alert)).ToContainTextAsync("has been used");
     }

@@ -104,6 +104,21 @@ internal sealed class Site : IAsyncDisposable
 
     public Task<JobView> UntilAsync(JobId job, JobStatus status) => UntilAsync(job, view => view.Status == status);
 
+    /// <summary>Ends what holds or waits for a slot, whatever its ranks are at. Paused jobs stay.</summary>
+    public async Task EndJobsAsync()
+    {
+        using CoordinatorClient client = CoordinatorClient.At(Address.ToString(), "admin");
+        foreach (JobView job in (await client.ListAsync()).Jobs.Where(job => !job.Status.IsTerminal() && job.Status is not JobStatus.Paused))
+        {
+            await client.CancelAsync(job.Id.Value);
+            foreach (int rank in Workplace.Ranks(Place.Files.Job(job.Id)))
+            {
+                LinuxProcesses.Signal(rank, LinuxProcesses.Kill);
+            }
+            await UntilAsync(job.Id, view => view.Status.IsTerminal());
+        }
+    }
+
     public ValueTask DisposeAsync()
     {
         _clients.ForEach(client => client.Dispose());

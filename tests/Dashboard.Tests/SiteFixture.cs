@@ -36,6 +36,20 @@ public sealed class SiteFixture : IAsyncLifetime
     }
 }
 
+/// <summary>Tests at the shared site. What a test leaves at work, as a failed one does, is ended after it: the site has one slot.</summary>
+public abstract class SharedSiteTests(SiteFixture fixture) : IAsyncLifetime
+{
+    internal Site Site => fixture.Site;
+
+    internal Browser Browser => fixture.Browser;
+
+    internal JobId Done => fixture.Done;
+
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public Task DisposeAsync() => Site.EndJobsAsync();
+}
+
 [CollectionDefinition(Name)]
 public sealed class SharedSite : ICollectionFixture<SiteFixture>
 {

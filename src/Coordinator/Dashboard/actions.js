@@ -23,7 +23,7 @@ const kinds = {
     run: (job, value) => post(`${jobPath(job.id)}/priority`, { priority: value }),
   },
   cancel: {
-    label: "Cancel …", title: "Cancel", past: "is cancelled", action: "Cancel job", danger: true, can: job => !hasEnded(job) && !(job.status === "stopping"),
+    label: "Cancel …", title: "Cancel", past: "is cancelled", action: "Cancel job", danger: true, can: job => !hasEnded(job),
     text: "It saves a last checkpoint and ends. It can be resumed later.", run: job => post(`${jobPath(job.id)}/cancel`),
   },
 };

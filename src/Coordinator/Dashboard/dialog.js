@@ -35,15 +35,15 @@ export function tell(message, isProblem = false) {
   setTimeout(() => line.remove(), isProblem ? 8000 : 4000);
 }
 
-/** A menu at a button: items are { label, run, danger }. */
+/**
+ * A menu at a button: items() are { label, run, danger }, at least one. Returns what brings the open menu up to date with what items()
+ * are now; the focus stays at its item as long as there is one.
+ */
 export function menu(button, items) {
-  const list = h("div.menu", { role: "menu", popover: "auto", "aria-label": button.getAttribute("aria-label") },
-    items.map(item => h(item.danger ? "button.danger-text" : "button", {
-      type: "button", role: "menuitem", tabindex: -1, onclick: () => { list.hidePopover(); item.run(); },
-    }, item.label)));
-  const entries = [...list.children];
+  const list = h("div.menu", { role: "menu", popover: "auto", "aria-label": button.getAttribute("aria-label") });
+  const labels = () => [...list.children].map(entry => entry.textContent);
   list.addEventListener("keydown", event => {
-    const at = entries.indexOf(document.activeElement);
+    const entries = [...list.children], at = entries.indexOf(document.activeElement);
     const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: entries.length - 1 }[event.key];
     if (to !== undefined) { entries[(to + entries.length) % entries.length].focus(); event.preventDefault(); }
     if (event.key === "Tab") list.hidePopover();
@@ -58,8 +58,19 @@ export function menu(button, items) {
   document.body.append(list);
   button.setAttribute("aria-expanded", "true");
   list.showPopover();
-  const at = button.getBoundingClientRect();
-  list.style.top = `${Math.max(4, Math.min(at.bottom + 4, innerHeight - list.offsetHeight - 4))}px`;
-  list.style.left = `${Math.max(4, Math.min(at.right - list.offsetWidth, innerWidth - list.offsetWidth - 4))}px`;
-  entries[0]?.focus();
+  refresh();
+  return refresh;
+
+  function refresh() {
+    const now = items();
+    if (!list.isConnected || now.map(item => item.label).join() === labels().join()) return;
+    const focused = list.contains(document.activeElement) ? document.activeElement.textContent : now[0].label;
+    fill(list, now.map(item => h(item.danger ? "button.danger-text" : "button", {
+      type: "button", role: "menuitem", tabindex: -1, onclick: () => { list.hidePopover(); item.run(); },
+    }, item.label)));
+    list.children[Math.max(0, labels().indexOf(focused))].focus();
+    const at = button.getBoundingClientRect();
+    list.style.top = `${Math.max(4, Math.min(at.bottom + 4, innerHeight - list.offsetHeight - 4))}px`;
+    list.style.left = `${Math.max(4, Math.min(at.right - list.offsetWidth, innerWidth - list.offsetWidth - 4))}px`;
+  }
 }

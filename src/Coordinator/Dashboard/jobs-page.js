@@ -38,6 +38,7 @@ export function jobsPage(main, { navigate }) {
     pool: query.get("pool") ?? "", order: Object.hasOwn(orders, query.get("order")) ? query.get("order") : "active",
   };
   const chosen = new Set();
+  let refreshMenu = () => {};
 
   const chips = h("div.chips", { role: "group", "aria-label": "State" });
   const buttons = Object.fromEntries(Object.entries(groups).map(([name, [label]]) => {
@@ -109,6 +110,7 @@ export function jobsPage(main, { navigate }) {
         : [h("h2", null, "No job fits"), h("p", null, "Nothing matches the search and filters."), h("button", { type: "button", onclick: () => { search.value = ""; change({ group: "all", search: "", project: "", pool: "" }); } }, "Show all jobs")]);
     }
     showSelection();
+    refreshMenu();
   }
 
   function choices(select, label, names, value) {
@@ -143,8 +145,8 @@ export function jobsPage(main, { navigate }) {
       bar: h("span.fill", null), step: h("span", null), phase: h("span.under", null),
       loss: h("span", null), evaluation: h("span.under", null), eta: h("span", null), speed: h("span.under", null), hours: h("span", null), priority: h("span", null), time: h("span", null),
       more: h("button.quiet.icon", { type: "button", "aria-haspopup": "menu", "aria-expanded": "false", onclick: () => {
-        const job = allJobs().get(row.job);
-        if (job) menu(parts.more, [{ label: "Open", run: () => navigate(pageOf(job.id)) }, ...actionsOf(job)]);
+        const id = row.job;
+        refreshMenu = menu(parts.more, () => [{ label: "Open", run: () => navigate(pageOf(id)) }, ...allJobs().has(id) ? actionsOf(allJobs().get(id)) : []]);
       } }, svg(icons.more)),
     };
     const cell = (kind, ...children) => h("span", { role: "cell", class: kind }, children);
