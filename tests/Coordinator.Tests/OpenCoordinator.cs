@@ -1,6 +1,6 @@
+using System.Globalization;
 using System.Net;
 using System.Net.Http.Headers;
-using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -8,6 +8,7 @@ using System.Text.Json.Nodes;
 using Orleans;
 using Trainer.Contracts;
 using Trainer.Coordinator;
+using Trainer.EndToEnd.Tests;
 
 namespace Coordinator.Tests;
 
@@ -30,12 +31,7 @@ public sealed class OpenCoordinator : IAsyncDisposable
         string tokens = Path.Combine(home.Root, "tokens.json");
         AccessEntry[] entries = [Entry("a", "user", "alpha"), Entry("b", "user", "beta"), Entry("w", "worker", null), Entry("m", "monitor", null), Entry("x", "admin", null)];
         await File.WriteAllTextAsync(tokens, JsonSerializer.Serialize(entries, ContractsJson.Default.AccessEntryArray));
-        Uri address;
-        using (var listener = new TcpListener(IPAddress.Loopback, 0))
-        {
-            listener.Start();
-            address = new Uri($"http://{listener.LocalEndpoint}");
-        }
+        var address = new Uri(string.Create(CultureInfo.InvariantCulture, $"http://127.0.0.1:{FreePort.Take()}"));
         return new OpenCoordinator(home, address,
             await CoordinatorHost.StartAsync(home.Home, options ?? new CoordinatorOptions(), CoordinatorEndpoints.Create([address.ToString()], tokens, null, null)));
     }

@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Net;
-using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -28,12 +26,7 @@ internal sealed class Site : IAsyncDisposable
 
     public static async Task<Site> StartAsync()
     {
-        Uri address;
-        using (var listener = new TcpListener(IPAddress.Loopback, 0))
-        {
-            listener.Start();
-            address = new Uri(string.Create(CultureInfo.InvariantCulture, $"http://127.0.0.1:{((IPEndPoint)listener.LocalEndpoint).Port}/"));
-        }
+        var address = new Uri(string.Create(CultureInfo.InvariantCulture, $"http://127.0.0.1:{FreePort.Take()}/"));
         var site = new Site(address);
         AccessEntry[] entries = [Entry("alpha", "user", "alpha"), Entry("beta", "user", "beta"), Entry("admin", "admin", null)];
         await File.WriteAllTextAsync(site.Place.PathOf("tokens.json"), JsonSerializer.Serialize(entries, ContractsJson.Default.AccessEntryArray));
@@ -55,9 +48,13 @@ internal sealed class Site : IAsyncDisposable
                     return;
                 }
             }
-            catch (HttpRequestException) when (i < 600 && !_server.HasExited)
+            catch (HttpRequestException) when (i < 600)
             {
                 // Not yet.
+            }
+            if (_server.HasExited)
+            {
+                throw new InvalidOperationException($"the coordinator did not start: {(await _server.WaitAsync()).Everything}");
             }
             await Task.Delay(50);
         }

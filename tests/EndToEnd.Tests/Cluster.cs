@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Net;
-using System.Net.Sockets;
 using Trainer.Contracts;
 
 namespace Trainer.EndToEnd.Tests;
@@ -13,7 +11,7 @@ internal sealed class Cluster : IDisposable
 {
     private readonly Dictionary<string, TrainerProgram> _programs = [];
     private readonly Dictionary<string, NetworkLink> _links = [];
-    private readonly int _port = FreePort();
+    private readonly int _port = FreePort.Take();
     private readonly string _url;
 
     public Cluster()
@@ -176,12 +174,5 @@ internal sealed class Cluster : IDisposable
         {
             return null;
         }
-    }
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 }

@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Net;
-using System.Net.Sockets;
 using Trainer.Contracts;
 
 namespace Trainer.EndToEnd.Tests;
@@ -14,7 +12,7 @@ public sealed class SecretTests
     public async Task No_token_and_no_account_key_is_in_a_file_a_log_or_an_answer()
     {
         using var place = new Workplace();
-        string url = $"http://127.0.0.1:{FreePort().ToString(CultureInfo.InvariantCulture)}", tokens = place.PathOf("tokens.json");
+        string url = $"http://127.0.0.1:{FreePort.Take().ToString(CultureInfo.InvariantCulture)}", tokens = place.PathOf("tokens.json");
         string admin = (await place.DoAsync("token", "--role", "admin", "--file", tokens)).Trim();
         string worker = (await place.DoAsync("token", "--role", "worker", "--file", tokens)).Trim();
         string user = (await place.DoAsync("token", "--role", "user", "--project", "p", "--file", tokens)).Trim();
@@ -80,12 +78,5 @@ public sealed class SecretTests
             answers.Add(outcome.Everything);
             return outcome.ExitCode;
         }
-    }
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 }

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using Trainer.EndToEnd.Tests;
 
 namespace Trainer.Worker.Tests;
 
@@ -15,7 +16,7 @@ public sealed class Azurite : IAsyncLifetime
     private const string Account = "devstoreaccount1";
     private const string Key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
     private Process? _process;
-    private readonly int _port = FreePort();
+    private readonly int _port = FreePort.Take();
 
     /// <summary>Where it keeps what it is given, also while it does not run; null: in memory.</summary>
     public string? Folder { get; init; }
@@ -51,13 +52,6 @@ public sealed class Azurite : IAsyncLifetime
             _process.Dispose();
             _process = null;
         }
-    }
-
-    private static int FreePort()
-    {
-        using TcpListener listener = new(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
     private static async Task WaitUntilListeningAsync(int port)

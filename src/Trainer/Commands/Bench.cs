@@ -78,7 +78,7 @@ internal static class Bench
         var documents = new Option<int>("--documents") { Description = "Documents of the one micro-batch of a step", DefaultValueFactory = _ => 8 };
         var tokens = new Option<int>("--tokens") { Description = "Tokens of each document", DefaultValueFactory = _ => 2048 };
         var steps = new Option<int>("--steps") { Description = "Measured steps after three; the median is shown", DefaultValueFactory = _ => 10 };
-        Option<AttentionKind[]> attentions = Shared.Choices<AttentionKind>("--attention", "Several, such as flash sdpa, are measured in turn");
+        Option<AttentionKind[]> attentions = Shared.Choices<AttentionKind>("--attention", "auto, or several, such as flash sdpa, measured in turn");
         var anyOrder = new Option<bool>("--any-order") { Description = "As training.deterministic: false" };
         var recompute = new Option<bool>("--recompute") { Description = "As model.recompute: true" };
         var lora = new Option<int?>("--lora") { Description = "Trains adapters of this rank on all linear layers. Default: all weights are trained", HelpName = "RANK" };
@@ -106,7 +106,8 @@ internal static class Bench
             Device on = ComputeDevice.Choose(parsed.GetValue(device));
             LoraConfig? adapters = parsed.GetValue(lora) is { } rank ? new LoraConfig { Rank = rank } : null;
             QwenConfig config = QwenConfig.Load(Path.GetFullPath(parsed.GetValue(model)!));
-            foreach (AttentionKind attention in parsed.GetValue(attentions)!)
+            AttentionKind[] kinds = parsed.GetValue(attentions) is { Length: > 0 } given ? given : [AttentionKind.Auto];
+            foreach (AttentionKind attention in kinds)
             {
                 TrainingMeasurement m = TrainingBenchmark.Run(
                     config, on, attention, !parsed.GetValue(anyOrder), parsed.GetValue(recompute), adapters,

@@ -27,10 +27,18 @@ internal static class Serve
         var siloCertificate = new Option<string?>("--silo-certificate") { Description = "PEM file by which the cluster's coordinators know each other, the same for all.", HelpName = "FILE" };
         var siloKey = new Option<string?>("--silo-key") { Description = "PEM file of its key.", HelpName = "FILE" };
         var noWorker = new Option<bool>("--no-worker") { Description = "Runs no ranks on this machine itself." };
+        Option<int?> slots = Worker.Slots();
         var command = new Command("serve", "Runs the coordinator in the foreground, with a worker for this machine. Ranks outlive it and are found again.")
         {
-            listen, tokens, certificate, key, store, logFormat, noWorker, database, cluster, silo, siloCertificate, siloKey,
+            listen, tokens, certificate, key, store, logFormat, noWorker, slots, database, cluster, silo, siloCertificate, siloKey,
         };
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(noWorker) && result.GetValue(slots) is not null)
+            {
+                result.AddError($"{slots.Name}: with {noWorker.Name} no ranks run on this machine itself");
+            }
+        });
         command.SetAction(async (options, cancellationToken) =>
         {
             TrainerHome home = TrainerHome.FromEnvironment();
@@ -50,7 +58,7 @@ internal static class Serve
             {
                 await using CoordinatorHost host = await CoordinatorHost.StartAsync(home, knobs, endpoints, joined, cancellationToken);
                 await using IAsyncDisposable? agent = options.GetValue(noWorker) ? null
-                    : await Agent.StartAsync(AgentOptions.OfThisMachine(home, home.Socket, "local") with { Logs = host.Logs }, cancellationToken);
+                    : await Agent.StartAsync(AgentOptions.OfThisMachine(home, home.Socket, "local", options.GetValue(slots)) with { Logs = host.Logs }, cancellationToken);
                 Console.WriteLine($"the coordinator answers on {string.Join(", ", endpoints.Addresses.Select(address => address.ToString()).Prepend(home.Socket))}");
                 await host.WaitForShutdownAsync(cancellationToken);
                 return ExitCode.Succeeded;

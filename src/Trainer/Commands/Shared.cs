@@ -44,21 +44,22 @@ internal static partial class Shared
     /// <summary>An option with the values of an enum, as YAML spells them. The library's own takes numbers, and several at once for one.</summary>
     public static Option<T> Choice<T>(string name, string description) where T : struct, Enum
     {
-        var option = new Option<T>(name) { Description = description, DefaultValueFactory = _ => default, CustomParser = result => Spelled<T>(name, result).FirstOrDefault() };
+        var option = new Option<T>(name) { Description = description, CustomParser = result => Spelled<T>(name, result).FirstOrDefault() };
+        option.CompletionSources.Clear();
         option.CompletionSources.Add([.. Spelling.Values<T>().Select(value => value.Text)]);
         return option;
     }
 
-    /// <summary>The same, of several values.</summary>
+    /// <summary>The same, of several values; empty: none is given.</summary>
     public static Option<T[]> Choices<T>(string name, string description) where T : struct, Enum
     {
         var option = new Option<T[]>(name)
         {
             Description = description,
-            DefaultValueFactory = _ => [default],
             AllowMultipleArgumentsPerToken = true,
             CustomParser = result => [.. Spelled<T>(name, result)],
         };
+        option.CompletionSources.Clear();
         option.CompletionSources.Add([.. Spelling.Values<T>().Select(value => value.Text)]);
         return option;
     }

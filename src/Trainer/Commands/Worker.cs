@@ -18,7 +18,7 @@ internal static class Worker
         var coordinator = new Option<string?>("--coordinator") { Description = "http(s)://host:port or the path of a Unix socket; default: TRAINER_COORDINATOR, else the coordinator of this home. Its token: TRAINER_TOKEN." };
         var name = new Option<string>("--name") { Description = "Name of this node, unique in the cluster; default: the host's.", DefaultValueFactory = _ => HostName() };
         var pool = new Option<string>("--pool") { Description = "The pool that the node belongs to.", DefaultValueFactory = _ => "default" };
-        var slots = new Option<int?>("--slots") { Description = "How many ranks may run at once; default: one for each CUDA device, else 1." };
+        Option<int?> slots = Slots();
         var host = new Option<string>("--host") { Description = "Where ranks on other nodes reach this one.", DefaultValueFactory = _ => "127.0.0.1" };
         var drain = new Option<int>("--drain-timeout") { Description = "Seconds that ranks have to save and stop after SIGTERM.", DefaultValueFactory = _ => 600 };
         foreach (Option<string> option in (Option<string>[])[name, pool])
@@ -32,7 +32,6 @@ internal static class Worker
                 }
             });
         }
-        slots.Validators.Add(result => Positive(result.GetValueOrDefault<int?>() ?? 1, slots.Name, result.AddError, MostSlots));
         host.Validators.Add(result =>
         {
             if (Uri.CheckHostName(result.GetValueOrDefault<string>()) is UriHostNameType.Unknown)
@@ -49,6 +48,14 @@ internal static class Worker
             return RunAsync(options with { Pool = parsed.GetValue(pool)!, Host = parsed.GetValue(host)! }, TimeSpan.FromSeconds(parsed.GetValue(drain)), cancellationToken);
         });
         return command;
+    }
+
+    /// <summary>The option of whatever gives this machine's devices to jobs.</summary>
+    public static Option<int?> Slots()
+    {
+        var slots = new Option<int?>("--slots") { Description = "How many ranks may run at once; default: one for each CUDA device, else 1." };
+        slots.Validators.Add(result => Positive(result.GetValueOrDefault<int?>() ?? 1, slots.Name, result.AddError, MostSlots));
+        return slots;
     }
 
     private static async Task<int> RunAsync(AgentOptions options, TimeSpan drainTimeout, CancellationToken cancellationToken)

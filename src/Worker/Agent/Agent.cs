@@ -88,7 +88,10 @@ public sealed partial class Agent : IAsyncDisposable
     /// <returns>False when ranks had to be killed.</returns>
     public async Task<bool> DrainAsync(TimeSpan timeout, CancellationToken cancellationToken = default)
     {
-        LogDraining(timeout.TotalSeconds);
+        if (_supervisor.AnyAlive)
+        {
+            LogDraining(timeout.TotalSeconds);
+        }
         _draining = true;
         _news.Beat();
         bool emptied = await UntilAsync(() => !_supervisor.AnyAlive, timeout, cancellationToken);
@@ -98,6 +101,11 @@ public sealed partial class Agent : IAsyncDisposable
             LogDrainEnds(why);
             _supervisor.KillAll(why);
             await UntilAsync(() => !_supervisor.AnyAlive, s_farewellTakes, cancellationToken);
+        }
+        if (Interlocked.Read(ref _heard) == 0 && _supervisor.Report().IsEmpty)
+        {
+            // The coordinator knows nothing of this agent.
+            return emptied;
         }
         // The report that is under way may not yet say that the last rank ended.
         long last = Interlocked.Read(ref _composed) + 1;
@@ -171,7 +179,7 @@ public sealed partial class Agent : IAsyncDisposable
             {
                 if (backoff == TimeSpan.Zero)
                 {
-                    LogAway(error.Message);
+                    LogAway(error.Message, _supervisor.AnyAlive ? "ranks go on" : "trying again until it answers");
                 }
                 backoff = s_longestBackoff;
                 await Task.Delay(backoff, _time, _end.Token);
@@ -186,7 +194,7 @@ public sealed partial class Agent : IAsyncDisposable
             {
                 if (backoff == TimeSpan.Zero)
                 {
-                    LogAway(error.Message);
+                    LogAway(error.Message, _supervisor.AnyAlive ? "ranks go on" : "trying again until it answers");
                 }
                 backoff = backoff == TimeSpan.Zero ? s_shortestBackoff : backoff * 2 < s_longestBackoff ? backoff * 2 : s_longestBackoff;
                 await Task.Delay(backoff, _time, _end.Token);
@@ -281,8 +289,8 @@ public sealed partial class Agent : IAsyncDisposable
         return $"{id}-{File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim()}";
     }
 
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Problem}; ranks go on")]
-    private partial void LogAway(string problem);
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Problem}; {Meanwhile}")]
+    private partial void LogAway(string problem, string meanwhile);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "the coordinator is back")]
     private partial void LogBack();

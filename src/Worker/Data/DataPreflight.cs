@@ -48,8 +48,7 @@ public static class DataPreflight
         }
         catch (JsonException e)
         {
-            throw new JobInputException(
-                $"{path}:{e.LineNumber + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again", e);
+            throw JobInputException.MalformedJson(path, e);
         }
     }
 

@@ -141,7 +141,7 @@ internal sealed class JinjaTemplate
         }
         catch (JsonException e)
         {
-            throw new JobInputException($"{config}: {e.Message}; download the file again", e);
+            throw JobInputException.MalformedJson(config, e);
         }
     }
 

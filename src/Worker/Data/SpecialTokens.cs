@@ -64,8 +64,7 @@ internal sealed record SpecialTokens(IReadOnlyList<(int? Id, string? Content)> E
         }
         catch (JsonException e)
         {
-            throw new JobInputException(
-                $"{path}:{e.LineNumber + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again", e);
+            throw JobInputException.MalformedJson(path, e);
         }
     }
 }

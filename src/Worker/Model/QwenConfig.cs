@@ -62,9 +62,7 @@ public sealed record QwenConfig
         }
         catch (JsonException e)
         {
-            throw new JobInputException(
-                e.LineNumber is { } line ? $"{path}:{line + 1}: malformed JSON at byte {e.BytePositionInLine + 1}; download the file again"
-                    : $"{path}: malformed JSON: {e.Message.TrimEnd('.')}; keep one, or download the file again", e);
+            throw JobInputException.MalformedJson(path, e);
         }
     }
 

@@ -24,9 +24,6 @@ public sealed class TrainingRun : IDisposable
     /// <summary>A checkpoint that is due waits so long for the one before.</summary>
     private static readonly TimeSpan s_saveWait = TimeSpan.FromSeconds(3);
 
-    /// <summary>Damaged checkpoints that one sentence names.</summary>
-    private const int MostNamed = 3;
-
     private readonly JobConfig _job;
     private readonly JobId _id;
     private readonly JobFiles _files;
@@ -81,7 +78,9 @@ public sealed class TrainingRun : IDisposable
         TrainingFingerprint fingerprint = TrainingFingerprint.Of(job, _data.TrainedOn);
         ICheckpointStore store = CheckpointStore.Open(
             job.Checkpoint.Store ?? files.Checkpoints, time, trouble: problem => reporter.Trouble("checkpoint store", problem));
-        CheckpointManifest? restored = Restore(store, id, attempt, fingerprint);
+        ResumePoint point = ResumePoint.Find(job, id, fingerprint, store, ranks, time, reporter.Log);
+        Restore(point, attempt);
+        CheckpointManifest? restored = point.IsOwn ? point.Manifest : null;
         if (IsLead && restored is null && job.Output.Path is { } output && NewFolder.IsTaken(output))
         {
             // It was empty when the job was submitted.
@@ -395,34 +394,20 @@ public sealed class TrainingRun : IDisposable
         _reporter.Log($"model written to {target}");
     }
 
-    /// <returns>What of the job's own store it goes on from.</returns>
-    private CheckpointManifest? Restore(ICheckpointStore store, JobId id, int attempt, TrainingFingerprint fingerprint)
+    private void Restore(ResumePoint point, int attempt)
     {
-        var refused = new SortedDictionary<long, string>(Comparer<long>.Create((one, other) => other.CompareTo(one)));
-        CheckpointReader reader = Reader(store);
-        CheckpointManifest? own = FindNewest(reader, id, fingerprint);
-        CheckpointManifest? manifest = own;
-        if (manifest is null && _job.Checkpoint.ResumeFrom is { } source)
+        if (point.Setback is { } setback)
         {
-            reader = Reader(CheckpointStore.Open(source, _time));
-            manifest = FindNewest(reader, id, fingerprint)
-                ?? throw new JobInputException($"checkpoint.resume_from: {source} has no good checkpoint; correct the address, or remove the key to start from step 0");
-        }
-
-        if (refused.Count > 0)
-        {
-            string setback = $"no use of damaged checkpoints: {string.Join("; ", refused.Take(MostNamed).Select(each => $"step {each.Key} ({each.Value})"))}"
-                + $"{(refused.Count > MostNamed ? $"; and {refused.Count - MostNamed} more" : "")}; goes on from step {manifest?.Step ?? 0}";
             _reporter.Update(report => report with { Setback = setback });
         }
 
-        if (manifest is null)
+        if (point.Manifest is not { } manifest)
         {
-            _reporter.Log("starting from step 0" + (attempt > 1 ? $"; warning: {Wait(reader.WhyNoneAsync(CancellationToken.None))}" : ""));
-            return null;
+            _reporter.Log("starting from step 0" + (attempt > 1 ? $"; warning: {Wait(point.Reader.WhyNoneAsync(CancellationToken.None))}" : ""));
+            return;
         }
 
-        byte[] history = Wait(TrainingState.RestoreAsync(_optimizer, reader, manifest, CancellationToken.None));
+        byte[] history = Wait(TrainingState.RestoreAsync(_optimizer, point.Reader, manifest, CancellationToken.None));
         if (IsLead)
         {
             StepLog.Own(_files.Metrics);
@@ -438,33 +423,6 @@ public sealed class TrainingRun : IDisposable
         }
 
         _reporter.Log($"continuing from the checkpoint of step {manifest.Step}, written by attempt {manifest.Attempt}");
-        return own;
-
-        CheckpointReader Reader(ICheckpointStore source) => new(source, _time, finding =>
-        {
-            _reporter.Log($"warning: {finding.Message}");
-            if (finding is { State: CheckpointState.Quarantined, Damage: { } damage })
-            {
-                refused[finding.Step] = damage;
-            }
-        });
-    }
-
-    /// <summary>What rank 0 found: an attempt that was cut off may still commit while the ranks look.</summary>
-    private CheckpointManifest? FindNewest(CheckpointReader reader, JobId id, TrainingFingerprint fingerprint)
-    {
-        CheckpointManifest? found = Wait(reader.FindNewestAsync(id.Value, fingerprint.Hash, CancellationToken.None, differences: fingerprint.Differences));
-        if (_ranks.WorldSize == 1)
-        {
-            return found;
-        }
-
-        long own = found?.Step ?? -1;
-        using DisposeScope scope = NewDisposeScope();
-        Tensor step = tensor((long[])[own]);
-        _ranks.Broadcast(step, root: 0);
-        long chosen = step.data<long>().ToArray()[0];
-        return chosen == own ? found : Wait(reader.FindNewestAsync(id.Value, fingerprint.Hash, CancellationToken.None, newest: chosen, differences: fingerprint.Differences));
     }
 
     /// <summary>
