@@ -34,9 +34,9 @@ public sealed record Preflight(IReadOnlyList<string> Problems, IReadOnlyList<str
             CheckMemory(job, config, problems);
         }
 
-        if (job.Lora is { } lora)
+        if (config is not null && job.Lora is { } lora)
         {
-            Try(problems, () => LoraAdapters.Resolve(lora.TargetModules));
+            Try(problems, () => LoraAdapters.Resolve(lora.TargetModules, config.Names));
         }
 
         CheckDevice(job, problems);

@@ -18,6 +18,20 @@ internal static class ByteAlphabet
 
     public static char ToChar(byte value) => s_charOfByte[value];
 
+    /// <summary>The vocabulary entry of these bytes, UTF-8.</summary>
+    public static byte[] Encode(ReadOnlySpan<byte> bytes)
+    {
+        Span<char> characters = bytes.Length <= 256 ? stackalloc char[bytes.Length] : new char[bytes.Length];
+        for (int i = 0; i < bytes.Length; i++)
+        {
+            characters[i] = s_charOfByte[bytes[i]];
+        }
+
+        byte[] entry = new byte[Encoding.UTF8.GetByteCount(characters)];
+        Encoding.UTF8.GetBytes(characters, entry);
+        return entry;
+    }
+
     /// <summary>
     /// Writes the bytes that a vocabulary entry stands for: those of its characters or, when one is outside the alphabet, the entry
     /// itself.

@@ -89,15 +89,15 @@ public abstract class ChatTemplate
         JinjaTemplate? own = JinjaTemplate.Find(tokenizerDirectory);
         bool auto = data.Template == TemplateKind.Auto, follows = auto && own is { IsChatml: true } && own.HasThoughts == (kind == TemplateKind.Qwen3)
             && (own.DefaultSystem is null ? !own.IsUnclear : kind != TemplateKind.Qwen3);
-        string? system = follows && kind == TemplateKind.Qwen25 ? own!.DefaultSystem ?? "" : null;
-        ChatOptions options = ChatOptions.From(data) with { ModelSystem = system == Qwen25Template.DefaultSystem ? null : system };
+        string? system = follows && kind != TemplateKind.Qwen3 ? own!.DefaultSystem ?? "" : auto && own is null && kind == TemplateKind.Chatml ? ChatmlTemplate.FirstQwenSystem : null;
+        ChatOptions options = ChatOptions.From(data) with { ModelSystem = kind == TemplateKind.Qwen25 && system == Qwen25Template.DefaultSystem ? null : system };
         string said = options switch
         {
             { System: "" } => ", without a system message where conversations bring none (data.system"
                 + $"{(own is null ? "; there is no chat template to export" : own.Defect is null ? "; the exported chat template writes none, too" : "")})",
             { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system; the exported chat template {(own?.DefaultSystem is null ? "does not write it, so say it where the model is asked" : "writes it, too")})",
             { ModelSystem: "" } => ", without a default system message, as the model's own template",
-            { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own template",
+            { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own {(own is null ? "code" : "template")}",
             _ => "",
         };
         string? warning = own?.Defect is { } defect
@@ -107,10 +107,11 @@ public abstract class ChatTemplate
         return Create(kind, options, said, warning);
     }
 
-    /// <summary>Auto by model_type of config.json: qwen3 and its kin have their own template, earlier families share one.</summary>
+    /// <summary>Auto by model_type of config.json: qwen3 and its kin have their own template, earlier families share one, the first knows no tools.</summary>
     public static TemplateKind Resolve(TemplateKind kind, string? modelType) =>
         kind != TemplateKind.Auto ? kind
         : modelType?.StartsWith("qwen3", StringComparison.Ordinal) == true ? TemplateKind.Qwen3
+        : modelType == "qwen" ? TemplateKind.Chatml
         : TemplateKind.Qwen25;
 
     /// <exception cref="JobInputException">The template cannot express the conversation.</exception>

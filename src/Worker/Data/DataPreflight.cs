@@ -55,7 +55,7 @@ public static class DataPreflight
     private static DocumentTokenizer Prepare(JobConfig config, Tokenizer? loaded)
     {
         string directory = config.Model.Tokenizer ?? config.Model.Path
-            ?? throw new JobInputException("the job names no tokenizer; set model.tokenizer to a folder that holds tokenizer.json");
+            ?? throw new JobInputException("the job names no tokenizer; set model.tokenizer to a folder that holds tokenizer.json or qwen.tiktoken");
         string? modelType = config.Data.Template == TemplateKind.Auto ? ModelType(config.Model) : null;
         return new DocumentTokenizer(loaded ?? Tokenizer.Load(directory), ChatTemplate.Of(config.Data, directory, modelType));
     }

@@ -5,15 +5,15 @@ using Trainer.Contracts;
 namespace Trainer.Worker.Data;
 
 /// <summary>
-/// Byte-level BPE of a Hugging Face tokenizer.json; token ids are those of Hugging Face tokenizers. Safe for any number of
-/// threads.
+/// Byte-level BPE of a Hugging Face tokenizer.json or of the first Qwen's qwen.tiktoken; token ids are those of Hugging Face tokenizers.
+/// Safe for any number of threads.
 /// </summary>
 public sealed class Tokenizer
 {
     private const int CacheSlots = 1 << 16;
     private const int LongestCachedWord = 48;
 
-    private readonly string _directory;
+    private readonly string _path;
     private readonly TokenizerFile _file;
     private readonly AddedTokens _rawTokens;
     private readonly AddedTokens? _normalizedTokens;
@@ -30,9 +30,9 @@ public sealed class Tokenizer
     /// <summary>Words seen lately. Slots are overwritten whole, so that threads need no lock.</summary>
     private readonly CachedWord?[] _cache = new CachedWord?[CacheSlots];
 
-    private Tokenizer(string directory, TokenizerFile file, SpecialTokens special)
+    private Tokenizer(string path, TokenizerFile file, SpecialTokens special)
     {
-        _directory = directory;
+        _path = path;
         _file = file;
         _rawTokens = new AddedTokens(file.AddedTokens.Where(token => !token.Normalized));
         _normalizedTokens = file.AddedTokens.Any(token => token.Normalized)
@@ -61,7 +61,7 @@ public sealed class Tokenizer
 
         _bytes = bytes.WrittenSpan.ToArray();
 
-        EndTokens = [.. special.End.Select(token => token.Id ?? TokenId(token.Content!)).Distinct()];
+        EndTokens = [.. special.End.Select(token => token.Id ?? TokenId(token.Content!)).Concat(file.IsTiktoken ? TiktokenReader.EndTokens.Select(TokenId) : []).Distinct()];
         EndOfText = TryTokenId("<|endoftext|>") ?? (EndTokens.Count > 0 ? EndTokens[0] : null);
         Padding = (special.Padding is { } padding ? TryTokenId(padding) : null) ?? EndOfText;
     }
@@ -71,10 +71,10 @@ public sealed class Tokenizer
     /// <summary>Largest id plus one. A model's embedding may have more rows.</summary>
     public int VocabularySize { get; }
 
-    /// <summary>SHA-256 of tokenizer.json, in hexadecimal.</summary>
+    /// <summary>SHA-256 of the file, in hexadecimal.</summary>
     public string Fingerprint => _file.Fingerprint;
 
-    /// <summary>Tokens that end a generation: those of generation_config.json and the eos_token of tokenizer_config.json.</summary>
+    /// <summary>Tokens that end a generation: those of generation_config.json, the eos_token of tokenizer_config.json, and the first Qwen's.</summary>
     public IReadOnlyList<int> EndTokens { get; }
 
     /// <summary>Ends a plain document: &lt;|endoftext|&gt;, or the first of <see cref="EndTokens"/>.</summary>
@@ -82,20 +82,21 @@ public sealed class Tokenizer
 
     public int? Padding { get; }
 
-    /// <param name="directory">Holds tokenizer.json and, if the model brings them, tokenizer_config.json and generation_config.json.</param>
+    /// <param name="directory">Holds tokenizer.json or qwen.tiktoken and, if the model brings them, tokenizer_config.json and generation_config.json.</param>
     /// <exception cref="JobInputException">A file is missing, broken, or of a kind that is not supported.</exception>
     public static Tokenizer Load(string directory) => Load(directory, TrainerHome.FromEnvironment());
 
     /// <param name="home">Where tokenizers that were read once are kept.</param>
     internal static Tokenizer Load(string directory, TrainerHome home)
     {
-        var file = TokenizerFile.Load(Path.Combine(directory, "tokenizer.json"), new TokenizerCache(home));
+        string path = TokenizerFile.PathIn(directory);
+        var file = TokenizerFile.Load(path, new TokenizerCache(home));
         if (file.Nfc)
         {
             RequireNfc(text => text.Normalize());
         }
 
-        return new Tokenizer(directory, file, SpecialTokens.Load(directory));
+        return new Tokenizer(path, file, SpecialTokens.Load(directory));
     }
 
     /// <summary>
@@ -137,10 +138,10 @@ public sealed class Tokenizer
         return Encoding.UTF8.GetString(bytes.WrittenSpan);
     }
 
-    /// <summary>The id of a token by its text, e.g. &lt;|im_end|&gt;, or of a vocabulary entry as tokenizer.json spells it.</summary>
+    /// <summary>The id of a token by its text, e.g. &lt;|im_end|&gt;, or of a vocabulary entry in the byte-level alphabet.</summary>
     /// <exception cref="JobInputException">There is no such token.</exception>
     public int TokenId(string token) => TryTokenId(token) ?? throw new JobInputException(
-        $"{Path.Combine(_directory, "tokenizer.json")}: no token \"{token}\"; use the tokenizer that belongs to the model");
+        $"{_path}: no token \"{token}\"; use the tokenizer that belongs to the model");
 
     public int? TryTokenId(string token) =>
         _addedByContent.TryGetValue(token, out AddedToken? added) ? added.Id
@@ -219,13 +220,19 @@ public sealed class Tokenizer
     {
         byte[] bytes = ArrayPool<byte>.Shared.Rent(Encoding.UTF8.GetMaxByteCount(word.Length));
         int length = Encoding.UTF8.GetBytes(word, bytes);
+        if (_file.IsTiktoken && _file.Vocabulary.TryFind(ByteAlphabet.Encode(bytes.AsSpan(0, length)), out int whole))
+        {
+            ArrayPool<byte>.Shared.Return(bytes);
+            return [whole];
+        }
+
         int[] ids = ArrayPool<int>.Shared.Rent(length);
         for (int i = 0; i < length; i++)
         {
             ids[i] = _tokenOfByte[bytes[i]];
             if (ids[i] < 0)
             {
-                throw new JobInputException($"{Path.Combine(_directory, "tokenizer.json")}: the vocabulary has no token for "
+                throw new JobInputException($"{_path}: the vocabulary has no token for "
                     + $"byte 0x{bytes[i]:X2}; use a byte-level tokenizer whose vocabulary holds all 256 bytes");
             }
         }

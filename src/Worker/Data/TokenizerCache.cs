@@ -13,7 +13,7 @@ namespace Trainer.Worker.Data;
 internal sealed class TokenizerCache(TrainerHome home)
 {
     /// <summary>To be raised when <see cref="TokenizerFile"/> reads anything in another way.</summary>
-    private const int Version = 1;
+    private const int Version = 2;
 
     /// <returns>Null when it is not there.</returns>
     public TokenizerFile? Read(string fingerprint)
@@ -61,6 +61,7 @@ internal sealed class TokenizerCache(TrainerHome home)
     {
         Fingerprint = fingerprint,
         Nfc = reader.ReadBoolean(),
+        IsTiktoken = reader.ReadBoolean(),
         AddedTokens =
         [
             .. Enumerable.Range(0, reader.ReadInt32()).Select(_ => new AddedToken(
@@ -74,6 +75,7 @@ internal sealed class TokenizerCache(TrainerHome home)
     private static void Write(BinaryWriter writer, TokenizerFile file)
     {
         writer.Write(file.Nfc);
+        writer.Write(file.IsTiktoken);
         writer.Write(file.AddedTokens.Count);
         foreach (AddedToken token in file.AddedTokens)
         {

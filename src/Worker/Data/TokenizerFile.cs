@@ -7,8 +7,8 @@ using System.Text.Json;
 namespace Trainer.Worker.Data;
 
 /// <summary>
-/// tokenizer.json of the Qwen2 to Qwen3 family: byte-level BPE, Qwen's split pattern, NFC. Whatever would tokenise
-/// differently from Hugging Face is refused here, never approximated.
+/// tokenizer.json of the Qwen2 to Qwen3 family, or the first Qwen's qwen.tiktoken: byte-level BPE, Qwen's split pattern, NFC. Whatever
+/// would tokenise differently from Hugging Face is refused here, never approximated.
 /// </summary>
 internal sealed class TokenizerFile
 {
@@ -22,15 +22,25 @@ internal sealed class TokenizerFile
     /// <summary>Whether text is brought to NFC first.</summary>
     public required bool Nfc { get; init; }
 
+    /// <summary>As <see cref="TiktokenReader"/> reads it: a word that is a token is that token, whatever the merges say.</summary>
+    public required bool IsTiktoken { get; init; }
+
     /// <summary>SHA-256 of the file, in hexadecimal.</summary>
     public required string Fingerprint { get; init; }
+
+    /// <summary>The file of a folder: tokenizer.json, unless there is only qwen.tiktoken.</summary>
+    public static string PathIn(string directory)
+    {
+        string json = Path.Combine(directory, "tokenizer.json"), tiktoken = Path.Combine(directory, TiktokenReader.FileName);
+        return File.Exists(tiktoken) && !File.Exists(json) ? tiktoken : json;
+    }
 
     public static TokenizerFile Load(string path, TokenizerCache cache)
     {
         if (!File.Exists(path))
         {
             throw new JobInputException(
-                $"{path}: no such file; set model.tokenizer to a folder that holds the model's tokenizer.json");
+                $"{path}: no such file; set model.tokenizer to a folder that holds the model's tokenizer.json or qwen.tiktoken");
         }
 
         byte[] bytes = File.ReadAllBytes(path);
@@ -42,8 +52,7 @@ internal sealed class TokenizerFile
 
         try
         {
-            using var json = JsonDocument.Parse(bytes);
-            TokenizerFile file = new Reader(path).Read(json.RootElement, fingerprint);
+            TokenizerFile file = Path.GetFileName(path) == TiktokenReader.FileName ? new TiktokenReader(path).Read(bytes, fingerprint) : ReadJson(path, bytes, fingerprint);
             cache.Write(file);
             return file;
         }
@@ -51,6 +60,12 @@ internal sealed class TokenizerFile
         {
             throw JobInputException.MalformedJson(path, e);
         }
+    }
+
+    private static TokenizerFile ReadJson(string path, byte[] bytes, string fingerprint)
+    {
+        using var json = JsonDocument.Parse(bytes);
+        return new Reader(path).Read(json.RootElement, fingerprint);
     }
 
     /// <summary>Of one file, whose path its complaints name.</summary>
@@ -74,6 +89,7 @@ internal sealed class TokenizerFile
             {
                 Fingerprint = fingerprint,
                 Nfc = nfc,
+                IsTiktoken = false,
                 Vocabulary = vocabulary,
                 Merges = ReadMerges(model, vocabulary),
                 AddedTokens = ReadAddedTokens(root),

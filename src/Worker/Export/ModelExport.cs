@@ -16,6 +16,7 @@ public sealed class ModelExport
 {
     private const long ShardBytes = 5_000_000_000;
     private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
+    private static readonly string[] s_codeFiles = ["*.py", "*.cpp", "*.cu"];
     private static readonly Dictionary<string, string> Metadata = new() { ["format"] = "pt" };
 
     private readonly QwenModel _model;
@@ -51,10 +52,10 @@ public sealed class ModelExport
     public Task WriteModelAsync(string directory, CancellationToken cancellationToken) => NewFolder.WriteAsync(directory, async temporary =>
     {
         JsonObject config = (JsonObject)_model.Config.Source.DeepClone();
-        config.Remove("torch_dtype");
-        config["dtype"] = _dtype switch { ScalarType.BFloat16 => "bfloat16", ScalarType.Float16 => "float16", _ => "float32" };
+        SetDtype(config);
         await File.WriteAllTextAsync(Path.Combine(temporary, "config.json"), config.ToJsonString(Indented) + "\n", cancellationToken);
         CopyTokenizer(temporary);
+        CopyCode(temporary);
         await WriteShardsAsync(temporary, cancellationToken);
     });
 
@@ -72,6 +73,23 @@ public sealed class ModelExport
             ScalarType.Float32,
             cancellationToken);
     });
+
+    /// <summary>As transformers reads it; the first Qwen's own code needs a transformers that knows the old name alone, and casts by flags if any is set.</summary>
+    private void SetDtype(JsonObject config)
+    {
+        string name = _dtype switch { ScalarType.BFloat16 => "bfloat16", ScalarType.Float16 => "float16", _ => "float32" };
+        config.Remove("dtype");
+        config.Remove("torch_dtype");
+        config[_model.Config.IsFirstQwen ? "torch_dtype" : "dtype"] = name;
+        (string Flag, ScalarType Dtype)[] flags = [("bf16", ScalarType.BFloat16), ("fp16", ScalarType.Float16), ("fp32", ScalarType.Float32)];
+        if (_model.Config.IsFirstQwen && flags.Any(each => config[each.Flag]?.GetValueKind() is JsonValueKind.True))
+        {
+            foreach ((string flag, ScalarType dtype) in flags)
+            {
+                config[flag] = dtype == _dtype;
+            }
+        }
+    }
 
     private async Task WriteShardsAsync(string directory, CancellationToken cancellationToken)
     {
@@ -146,7 +164,7 @@ public sealed class ModelExport
             return;
         }
 
-        foreach (string name in (string[])["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"])
+        foreach (string name in (string[])["tokenizer.json", TiktokenReader.FileName, "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"])
         {
             string source = Path.Combine(_tokenizerDirectory, name);
             if (File.Exists(source))
@@ -158,6 +176,20 @@ public sealed class ModelExport
         if (_system is not null)
         {
             JinjaTemplate.SetDefaultSystem(directory, _system);
+        }
+    }
+
+    /// <summary>The first Qwen's configuration names code beside it, without which nothing loads it.</summary>
+    private void CopyCode(string directory)
+    {
+        if (!_model.Config.IsFirstQwen || !Directory.Exists(_model.Config.Directory))
+        {
+            return;
+        }
+
+        foreach (string source in s_codeFiles.SelectMany(pattern => Directory.EnumerateFiles(_model.Config.Directory, pattern)))
+        {
+            File.Copy(source, Path.Combine(directory, Path.GetFileName(source)), overwrite: true);
         }
     }
 }

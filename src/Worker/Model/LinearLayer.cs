@@ -15,7 +15,7 @@ public sealed class LinearLayer : IDisposable
 
     /// <param name="prefix">Hugging Face path of the parent, e.g. "model.layers.0.self_attn".</param>
     /// <param name="parts">Names and output sizes, in the order in which they are stacked.</param>
-    public LinearLayer(string prefix, int inFeatures, IReadOnlyList<(string Name, int OutFeatures)> parts, bool bias, ModelPlacement placement)
+    public LinearLayer(string prefix, int inFeatures, IReadOnlyList<(string Name, int Rows)> parts, bool bias, ModelPlacement placement)
     {
         InFeatures = inFeatures;
         var layout = new List<Part>();

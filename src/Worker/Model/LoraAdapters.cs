@@ -7,9 +7,6 @@ namespace Trainer.Worker.Model;
 /// <summary>The low-rank adapters of a model, under PEFT's names.</summary>
 public sealed class LoraAdapters
 {
-    /// <summary>The linear layers of a block, by their Hugging Face names.</summary>
-    public static readonly IReadOnlyList<string> LinearNames = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-
     private readonly List<LoraAdapter> _adapters = [];
 
     /// <exception cref="JobInputException">A target is not the name of a linear layer.</exception>
@@ -17,11 +14,11 @@ public sealed class LoraAdapters
     {
         using DisposeScope scope = NewDisposeScope();
         Config = lora;
-        Targets = Resolve(lora.TargetModules);
+        Targets = Resolve(lora.TargetModules, model.Config.Names);
         double scale = lora.Rslora ? lora.Alpha / Math.Sqrt(lora.Rank) : lora.Alpha / lora.Rank;
         foreach (LinearLayer layer in model.Blocks.SelectMany(block => block.LinearLayers))
         {
-            foreach (LinearLayer.Part part in layer.Parts.Where(part => Targets.Contains(part.Name)))
+            foreach (LinearLayer.Part part in layer.Parts.Where(part => Targets.Any(target => part.FullName.EndsWith($".{target}", StringComparison.Ordinal))))
             {
                 ulong salt = ((ulong)_adapters.Count + 1) * 0x9E3779B97F4A7C15;
                 var adapter = new LoraAdapter(part.FullName, layer.InFeatures, part.OutFeatures, lora.Rank, scale, lora.Dropout, salt, model.Placement);
@@ -50,17 +47,18 @@ public sealed class LoraAdapters
 
     public IReadOnlyList<LoraAdapter> All => _adapters;
 
+    /// <summary>As PEFT takes them: each stands for all layers whose path ends with it.</summary>
     /// <exception cref="JobInputException">A target is not the name of a linear layer.</exception>
-    public static IReadOnlyList<string> Resolve(IReadOnlyList<string> targets)
+    public static IReadOnlyList<string> Resolve(IReadOnlyList<string> targets, SnapshotNames names)
     {
         if (targets is ["all-linear"])
         {
-            return LinearNames;
+            return names.LinearNames;
         }
 
-        foreach (string target in targets.Where(target => !LinearNames.Contains(target)))
+        foreach (string target in targets.Where(target => !names.LinearPaths.Any(path => $".{path}".EndsWith($".{target}", StringComparison.Ordinal))))
         {
-            throw new JobInputException($"lora.target_modules: '{target}' is not a linear layer; choose from {string.Join(", ", LinearNames)}, or all-linear alone");
+            throw new JobInputException($"lora.target_modules: '{target}' is not a linear layer of this model; choose from {string.Join(", ", names.LinearNames)}, or all-linear alone");
         }
 
         return [.. targets.Distinct()];

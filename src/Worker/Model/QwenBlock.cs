@@ -17,18 +17,18 @@ public sealed class QwenBlock
     {
         _config = config;
         _window = config.LayerSlides[layer] ? config.SlidingWindow!.Value - 1 : -1;
-        Name = $"model.layers.{layer}";
-        int q = config.NumHeads * config.HeadDim;
-        int kv = config.NumKvHeads * config.HeadDim;
+        SnapshotNames names = config.Names;
+        Name = $"{names.Layers}{layer}";
+        string attention = $"{Name}.{names.Attention}", mlp = $"{Name}.{SnapshotNames.Mlp}";
 
         InputNorm = NewNorm(config.HiddenSize, placement);
-        Qkv = new LinearLayer($"{Name}.self_attn", config.HiddenSize, [("q_proj", q), ("k_proj", kv), ("v_proj", kv)], config.QkvBias, placement);
+        Qkv = new LinearLayer(attention, config.HiddenSize, names.QkvParts(config), config.QkvBias, placement);
         QNorm = config.QkNorm ? NewNorm(config.HeadDim, placement) : null;
         KNorm = config.QkNorm ? NewNorm(config.HeadDim, placement) : null;
-        Output = new LinearLayer($"{Name}.self_attn", q, [("o_proj", config.HiddenSize)], config.OutputBias, placement);
+        Output = new LinearLayer(attention, config.NumHeads * config.HeadDim, [(names.Output, config.HiddenSize)], config.OutputBias, placement);
         PostAttentionNorm = NewNorm(config.HiddenSize, placement);
-        GateUp = new LinearLayer($"{Name}.mlp", config.HiddenSize, [("gate_proj", config.IntermediateSize), ("up_proj", config.IntermediateSize)], false, placement);
-        Down = new LinearLayer($"{Name}.mlp", config.IntermediateSize, [("down_proj", config.HiddenSize)], false, placement);
+        GateUp = new LinearLayer(mlp, config.HiddenSize, [(names.Gate, config.IntermediateSize), (names.Up, config.IntermediateSize)], false, placement);
+        Down = new LinearLayer(mlp, config.IntermediateSize, [(names.Down, config.HiddenSize)], false, placement);
     }
 
     public string Name { get; }
@@ -72,7 +72,7 @@ public sealed class QwenBlock
     /// <summary>Every weight under its Hugging Face name.</summary>
     public IEnumerable<NamedTensor> NamedTensors()
     {
-        yield return Whole($"{Name}.input_layernorm.weight", InputNorm);
+        yield return Whole($"{Name}.{_config.Names.InputNorm}.weight", InputNorm);
         foreach (NamedTensor tensor in Qkv.NamedTensors())
         {
             yield return tensor;
@@ -80,8 +80,8 @@ public sealed class QwenBlock
 
         if (_config.QkNorm)
         {
-            yield return Whole($"{Name}.self_attn.q_norm.weight", QNorm!);
-            yield return Whole($"{Name}.self_attn.k_norm.weight", KNorm!);
+            yield return Whole($"{Name}.{_config.Names.Attention}.q_norm.weight", QNorm!);
+            yield return Whole($"{Name}.{_config.Names.Attention}.k_norm.weight", KNorm!);
         }
 
         foreach (NamedTensor tensor in Output.NamedTensors())
@@ -89,7 +89,7 @@ public sealed class QwenBlock
             yield return tensor;
         }
 
-        yield return Whole($"{Name}.post_attention_layernorm.weight", PostAttentionNorm);
+        yield return Whole($"{Name}.{_config.Names.PostAttentionNorm}.weight", PostAttentionNorm);
         foreach (NamedTensor tensor in GateUp.NamedTensors().Concat(Down.NamedTensors()))
         {
             yield return tensor;
@@ -111,6 +111,11 @@ public sealed class QwenBlock
         }
 
         q_TNH = Ops.Rotary(q_TNH, context.Cos, context.Sin);
+        if (context.QueryScale is { } scale_T11)
+        {
+            q_TNH = q_TNH * scale_T11;
+        }
+
         k_TMH = Ops.Rotary(k_TMH, context.Cos, context.Sin);
         Tensor o_TNH;
         if (cache is null)
@@ -138,5 +143,6 @@ public sealed class QwenBlock
 /// <param name="CuSeqlens">int32 [S + 1] on the CPU: where each document starts; the last entry is T.</param>
 /// <param name="DropoutSeed">Zero turns dropout off.</param>
 /// <param name="OnlyGradients">Only backward is wanted, which does not need the values of the block's result: they are left undefined.</param>
+/// <param name="QueryScale">[T, 1, 1] of the model's dtype: a factor of each token's queries, only beside a cache; null: 1.</param>
 public sealed record ForwardContext(
-    Tensor Cos, Tensor Sin, Tensor CuSeqlens, AttentionBackend Attention, ulong DropoutSeed, bool OnlyGradients = false);
+    Tensor Cos, Tensor Sin, Tensor CuSeqlens, AttentionBackend Attention, ulong DropoutSeed, bool OnlyGradients = false, Tensor? QueryScale = null);

@@ -4,7 +4,7 @@ using Trainer.Worker.Export;
 
 namespace Trainer.Worker.Model;
 
-/// <summary>The architecture of a dense Qwen2, Qwen2.5 or Qwen3 model, read from a Hugging Face config.json.</summary>
+/// <summary>The architecture of a dense Qwen model, of the first Qwen to Qwen3, read from a Hugging Face config.json.</summary>
 public sealed record QwenConfig
 {
     public required string ModelType { get; init; }
@@ -18,10 +18,9 @@ public sealed record QwenConfig
     public required double RmsNormEps { get; init; }
     public required double RopeTheta { get; init; }
     public required bool TieWordEmbeddings { get; init; }
-    public required int MaxPositionEmbeddings { get; init; }
     public double InitializerRange { get; init; } = 0.02;
 
-    /// <summary>Biases of q, k and v (always in Qwen2; attention_bias in Qwen3).</summary>
+    /// <summary>Biases of q, k and v (always in Qwen and Qwen2; attention_bias in Qwen3).</summary>
     public required bool QkvBias { get; init; }
 
     /// <summary>Bias of o_proj (attention_bias in Qwen3).</summary>
@@ -36,10 +35,19 @@ public sealed record QwenConfig
     /// <summary>For each layer, whether <see cref="SlidingWindow"/> applies.</summary>
     public required IReadOnlyList<bool> LayerSlides { get; init; }
 
+    /// <summary>Null: generation beyond the trained length is as within.</summary>
+    public LongContext? LongContext { get; init; }
+
     /// <summary>The file as it was read: exports write it back.</summary>
     public required JsonObject Source { get; init; }
 
-    public bool IsQwen3 => ModelType == "qwen3";
+    /// <summary>The folder of the file.</summary>
+    public required string Directory { get; init; }
+
+    /// <summary>The first Qwen, whose snapshots bring their code.</summary>
+    public bool IsFirstQwen => ModelType == "qwen";
+
+    public SnapshotNames Names => IsFirstQwen ? SnapshotNames.Qwen : SnapshotNames.Qwen2;
 
     /// <exception cref="JobInputException">The file is missing, malformed, or of an architecture that is not supported.</exception>
     public static QwenConfig Load(string path)
@@ -74,13 +82,14 @@ public sealed record QwenConfig
         public QwenConfig Read()
         {
             string type = Value<string>("model_type");
-            if (type is not ("qwen2" or "qwen3"))
+            string architecture = type switch
             {
-                throw new JobInputException(
-                    $"{path}: model_type '{type}' is not supported; supported are qwen2 (Qwen1.5, Qwen2, Qwen2.5) and qwen3 (dense)");
-            }
-
-            string architecture = type == "qwen2" ? "Qwen2ForCausalLM" : "Qwen3ForCausalLM";
+                "qwen" => "QWenLMHeadModel",
+                "qwen2" => "Qwen2ForCausalLM",
+                "qwen3" => "Qwen3ForCausalLM",
+                _ => throw new JobInputException(
+                    $"{path}: model_type '{type}' is not supported; supported are qwen (the first), qwen2 (Qwen1.5, Qwen2, Qwen2.5) and qwen3 (dense)"),
+            };
             if (json["architectures"] is JsonArray { Count: > 0 } architectures && architectures[0]?.ToString() != architecture)
             {
                 throw Wrong("architectures", $"'{architectures[0]}' is not supported; a {type} model is trained as {architecture}");
@@ -91,6 +100,54 @@ public sealed record QwenConfig
                 throw Wrong("quantization_config", "quantised snapshots can't be fine-tuned; take the bf16 snapshot of this model");
             }
 
+            return type == "qwen" ? FirstQwen() : Qwen2OrLater(type);
+        }
+
+        private QwenConfig FirstQwen()
+        {
+            int hidden = Positive("hidden_size"), heads = Positive("num_attention_heads"), headDim = HeadDim("kv_channels"), intermediate = Positive("intermediate_size");
+            if (heads * headDim != hidden)
+            {
+                throw Wrong("kv_channels", $"{headDim} times num_attention_heads {heads} is not hidden_size {hidden}");
+            }
+
+            if (intermediate % 2 != 0)
+            {
+                throw Wrong("intermediate_size", $"{intermediate} is odd; it counts the rows of w1 and w2 together");
+            }
+
+            Require("no_bias", true);
+            Require("scale_attn_weights", true);
+            Require("rotary_pct", 1.0);
+            Require("attn_dropout_prob", 0.0);
+            Require("emb_dropout_prob", 0.0);
+            int layers = Layers(), trained = json["seq_length"] is null ? 2048 : Positive("seq_length");
+            return new QwenConfig
+            {
+                ModelType = "qwen",
+                HiddenSize = hidden,
+                IntermediateSize = intermediate / 2,
+                NumLayers = layers,
+                NumHeads = heads,
+                NumKvHeads = heads,
+                HeadDim = headDim,
+                VocabSize = Positive("vocab_size"),
+                RmsNormEps = PositiveNumber("layer_norm_epsilon", Optional("layer_norm_epsilon", 1e-6)),
+                RopeTheta = PositiveNumber("rotary_emb_base", Optional("rotary_emb_base", 10000.0)),
+                TieWordEmbeddings = Optional("tie_word_embeddings", false),
+                InitializerRange = PositiveNumber("initializer_range", Optional("initializer_range", 0.02)),
+                QkvBias = true,
+                OutputBias = false,
+                QkNorm = false,
+                LayerSlides = [.. Enumerable.Repeat(false, layers)],
+                LongContext = new LongContext(trained, Optional("use_dynamic_ntk", true), Optional("use_logn_attn", true)),
+                Source = json,
+                Directory = Folder,
+            };
+        }
+
+        private QwenConfig Qwen2OrLater(string type)
+        {
             string activation = Optional("hidden_act", "silu");
             if (activation != "silu")
             {
@@ -111,19 +168,9 @@ public sealed record QwenConfig
                 throw Wrong("hidden_size", $"{hidden} is not a multiple of num_attention_heads {heads}");
             }
 
-            int headDim = json["head_dim"] is null ? (qwen3 ? 128 : hidden / heads) : Positive("head_dim");
-            if (headDim % 2 != 0 || headDim > 256)
-            {
-                throw Wrong("head_dim", $"{headDim} is not supported; it must be even and at most 256");
-            }
-
+            int headDim = HeadDim("head_dim", qwen3 ? 128 : hidden / heads);
             bool attentionBias = Optional("attention_bias", false);
-            int layers = Positive("num_hidden_layers");
-            if (layers > MostLayers)
-            {
-                throw Wrong("num_hidden_layers", $"{layers} must be between 1 and {MostLayers}");
-            }
-
+            int layers = Layers();
             bool slides = Optional("use_sliding_window", false) && json["sliding_window"] is not null;
             return new QwenConfig
             {
@@ -138,7 +185,6 @@ public sealed record QwenConfig
                 RmsNormEps = PositiveNumber("rms_norm_eps", Optional("rms_norm_eps", 1e-6)),
                 RopeTheta = PositiveNumber("rope_theta", RopeTheta()),
                 TieWordEmbeddings = Optional("tie_word_embeddings", false),
-                MaxPositionEmbeddings = Optional("max_position_embeddings", 32768),
                 InitializerRange = PositiveNumber("initializer_range", Optional("initializer_range", 0.02)),
                 QkvBias = !qwen3 || attentionBias,
                 OutputBias = qwen3 && attentionBias,
@@ -146,7 +192,30 @@ public sealed record QwenConfig
                 SlidingWindow = slides ? Positive("sliding_window") : null,
                 LayerSlides = LayerSlides(layers, slides),
                 Source = json,
+                Directory = Folder,
             };
+        }
+
+        private string Folder => Path.GetDirectoryName(Path.GetFullPath(path))!;
+
+        private int HeadDim(string key, int? otherwise = null)
+        {
+            int headDim = json[key] is null && otherwise is { } derived ? derived : Positive(key);
+            return headDim % 2 == 0 && headDim <= 256 ? headDim : throw Wrong(key, $"{headDim} is not supported; it must be even and at most 256");
+        }
+
+        private int Layers()
+        {
+            int layers = Positive("num_hidden_layers");
+            return layers <= MostLayers ? layers : throw Wrong("num_hidden_layers", $"{layers} must be between 1 and {MostLayers}");
+        }
+
+        private void Require<T>(string key, T only) where T : notnull
+        {
+            if (Optional(key, only) is var value && !value.Equals(only))
+            {
+                throw Wrong(key, FormattableString.Invariant($"{value} is not supported, only {only}").ToLowerInvariant());
+            }
         }
 
         private double RopeTheta()

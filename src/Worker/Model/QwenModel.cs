@@ -8,7 +8,7 @@ using static TorchSharp.torch;
 namespace Trainer.Worker.Model;
 
 /// <summary>
-/// A dense Qwen2, Qwen2.5 or Qwen3 decoder over packed documents. Inside, q/k/v and gate/up are one GEMM each;
+/// A dense Qwen decoder, of the first Qwen to Qwen3, over packed documents. Inside, q/k/v and gate/up are one GEMM each;
 /// outside, every weight has its Hugging Face name (<see cref="NamedTensors"/>).
 /// </summary>
 public sealed class QwenModel : IDisposable
@@ -81,36 +81,41 @@ public sealed class QwenModel : IDisposable
         return Ops.Linear(Hidden(input, 0), Head).to(ScalarType.Float32).MoveToOuterDisposeScope();
     }
 
-    /// <summary>The logits [V] in float32 after the last of <paramref name="tokens"/>, which continue what the caches hold.</summary>
-    public Tensor NextLogits(ReadOnlySpan<int> tokens, int position, IReadOnlyList<KeyValueCache> caches)
+    /// <summary>The logits of generation, float32, after each of the last tokens, which continue what the cache holds.</summary>
+    /// <param name="count">How many of the last tokens.</param>
+    /// <returns>[count, V].</returns>
+    public Tensor Continue(ReadOnlySpan<int> tokens, GenerationCache cache, int count = 1)
     {
         using DisposeScope scope = NewDisposeScope();
         using var _ = no_grad();
-        using var input = ModelInput.Sequence(tokens, position, Placement.Device);
-        ForwardContext context = NewContext(input, 0);
+        using var input = ModelInput.Sequence(tokens, cache.Length, Placement.Device);
+        Tensor? scale_T11 = Config.LongContext?.QueryScale(cache.Length, tokens.Length) is { } factors
+            ? tensor(factors, [factors.Length, 1, 1]).to(Placement.Dtype).to(Placement.Device) : null;
+        ForwardContext context = NewContext(input, 0, cache.Rotary) with { QueryScale = scale_T11 };
         Tensor x_TD = nn.functional.embedding(input.Tokens, Embedding);
         for (int layer = 0; layer < Blocks.Count; layer++)
         {
-            x_TD = Blocks[layer].Forward(x_TD, context, caches[layer]);
+            x_TD = Blocks[layer].Forward(x_TD, context, cache.Layers[layer]);
         }
 
-        Tensor last = Ops.RmsNorm(x_TD.narrow(0, tokens.Length - 1, 1), FinalNorm, Config.RmsNormEps);
-        return Ops.Linear(last, Head).view(-1).to(ScalarType.Float32).MoveToOuterDisposeScope();
+        cache.Length += tokens.Length;
+        Tensor last = Ops.RmsNorm(x_TD.narrow(0, tokens.Length - count, count), FinalNorm, Config.RmsNormEps);
+        return Ops.Linear(last, Head).to(ScalarType.Float32).MoveToOuterDisposeScope();
     }
 
     /// <summary>Every weight under its Hugging Face name, in a fixed order; a tied head has none of its own.</summary>
     public IEnumerable<NamedTensor> NamedTensors()
     {
-        yield return new NamedTensor("model.embed_tokens.weight", Embedding, 0, Config.VocabSize);
+        yield return new NamedTensor(Config.Names.Embedding, Embedding, 0, Config.VocabSize);
         foreach (NamedTensor tensor in Blocks.SelectMany(block => block.NamedTensors()))
         {
             yield return tensor;
         }
 
-        yield return new NamedTensor("model.norm.weight", FinalNorm, 0, Config.HiddenSize);
+        yield return new NamedTensor(Config.Names.FinalNorm, FinalNorm, 0, Config.HiddenSize);
         if (!Config.TieWordEmbeddings)
         {
-            yield return new NamedTensor("lm_head.weight", Head, 0, Config.VocabSize);
+            yield return new NamedTensor(SnapshotNames.Head, Head, 0, Config.VocabSize);
         }
     }
 
@@ -139,7 +144,7 @@ public sealed class QwenModel : IDisposable
             LowRankFactors.Refresh(Blocks.SelectMany(block => block.LinearLayers).Select(layer => layer.Factors).OfType<LowRankFactors>());
         }
 
-        ForwardContext context = NewContext(input, dropoutSeed);
+        ForwardContext context = NewContext(input, dropoutSeed, _rotary);
         Tensor x_TD = nn.functional.embedding(input.Tokens, Embedding);
         bool recompute = _recompute && is_grad_enabled();
         if (recompute && !x_TD.requires_grad)
@@ -155,9 +160,9 @@ public sealed class QwenModel : IDisposable
         return Ops.RmsNorm(x_TD, FinalNorm, Config.RmsNormEps);
     }
 
-    private ForwardContext NewContext(ModelInput input, ulong dropoutSeed)
+    private ForwardContext NewContext(ModelInput input, ulong dropoutSeed, RotaryTable rotary)
     {
-        (Tensor cos, Tensor sin) = _rotary.Gather(input.Positions, input.LastPosition);
+        (Tensor cos, Tensor sin) = rotary.Gather(input.Positions, input.LastPosition);
         return new ForwardContext(cos, sin, input.CuSeqlens, Attention, dropoutSeed);
     }
 }

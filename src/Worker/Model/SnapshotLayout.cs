@@ -5,57 +5,56 @@ namespace Trainer.Worker.Model;
 /// <summary>The tensors that a Hugging Face snapshot of an architecture must hold, known without loading anything.</summary>
 public static class SnapshotLayout
 {
-    private const string Layers = "model.layers.";
-
     /// <summary>Name and shape of every weight.</summary>
     public static IEnumerable<(string Name, long[] Shape)> Tensors(QwenConfig config)
     {
+        SnapshotNames names = config.Names;
         long d = config.HiddenSize, f = config.IntermediateSize, h = config.HeadDim;
-        long q = config.NumHeads * h, kv = config.NumKvHeads * h;
-        yield return ("model.embed_tokens.weight", [config.VocabSize, d]);
+        yield return (names.Embedding, [config.VocabSize, d]);
         for (int i = 0; i < config.NumLayers; i++)
         {
-            string layer = $"model.layers.{i}";
-            yield return ($"{layer}.input_layernorm.weight", [d]);
-            foreach ((string name, long rows) in new[] { ("q_proj", q), ("k_proj", kv), ("v_proj", kv) })
+            string layer = $"{names.Layers}{i}", attention = $"{layer}.{names.Attention}", mlp = $"{layer}.{SnapshotNames.Mlp}";
+            yield return ($"{layer}.{names.InputNorm}.weight", [d]);
+            foreach ((string name, long rows) in names.QkvParts(config))
             {
-                yield return ($"{layer}.self_attn.{name}.weight", [rows, d]);
+                yield return ($"{attention}.{name}.weight", [rows, d]);
                 if (config.QkvBias)
                 {
-                    yield return ($"{layer}.self_attn.{name}.bias", [rows]);
+                    yield return ($"{attention}.{name}.bias", [rows]);
                 }
             }
 
             if (config.QkNorm)
             {
-                yield return ($"{layer}.self_attn.q_norm.weight", [h]);
-                yield return ($"{layer}.self_attn.k_norm.weight", [h]);
+                yield return ($"{attention}.q_norm.weight", [h]);
+                yield return ($"{attention}.k_norm.weight", [h]);
             }
 
-            yield return ($"{layer}.self_attn.o_proj.weight", [d, q]);
+            yield return ($"{attention}.{names.Output}.weight", [d, config.NumHeads * h]);
             if (config.OutputBias)
             {
-                yield return ($"{layer}.self_attn.o_proj.bias", [d]);
+                yield return ($"{attention}.{names.Output}.bias", [d]);
             }
 
-            yield return ($"{layer}.post_attention_layernorm.weight", [d]);
-            yield return ($"{layer}.mlp.gate_proj.weight", [f, d]);
-            yield return ($"{layer}.mlp.up_proj.weight", [f, d]);
-            yield return ($"{layer}.mlp.down_proj.weight", [d, f]);
+            yield return ($"{layer}.{names.PostAttentionNorm}.weight", [d]);
+            yield return ($"{mlp}.{names.Gate}.weight", [f, d]);
+            yield return ($"{mlp}.{names.Up}.weight", [f, d]);
+            yield return ($"{mlp}.{names.Down}.weight", [d, f]);
         }
 
-        yield return ("model.norm.weight", [d]);
+        yield return (names.FinalNorm, [d]);
         if (!config.TieWordEmbeddings)
         {
-            yield return ("lm_head.weight", [config.VocabSize, d]);
+            yield return (SnapshotNames.Head, [config.VocabSize, d]);
         }
     }
 
     /// <summary>What is wrong with a snapshot's tensors, a line each; empty when they fit config.json.</summary>
     public static IEnumerable<string> Problems(QwenConfig config, SnapshotWeights weights)
     {
-        string? beyond = weights.Names.Where(name => name.StartsWith(Layers, StringComparison.Ordinal)).FirstOrDefault(
-            name => int.TryParse(name.AsSpan(Layers.Length, name.IndexOf('.', Layers.Length) is > 0 and int dot ? dot - Layers.Length : 0), out int layer)
+        string layers = config.Names.Layers;
+        string? beyond = weights.Names.Where(name => name.StartsWith(layers, StringComparison.Ordinal)).FirstOrDefault(
+            name => int.TryParse(name.AsSpan(layers.Length, name.IndexOf('.', layers.Length) is > 0 and int dot ? dot - layers.Length : 0), out int layer)
                 && layer >= config.NumLayers);
         if (beyond is not null)
         {

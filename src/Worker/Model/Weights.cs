@@ -51,7 +51,10 @@ public static class Weights
         }
     }
 
-    /// <summary>transformers' initialisation: normal(0, initializer_range) for matrices, zeros for biases, ones for norms.</summary>
+    /// <summary>
+    /// transformers' initialisation: normal(0, initializer_range) for matrices, zeros for biases, ones for norms. The first Qwen's code
+    /// divides what adds to the residual stream by the square root of how often that is.
+    /// </summary>
     /// <param name="drawOn">Null: the CPU, so that the same seed gives the same model on every device. Billions are drawn sooner where they stay.</param>
     public static void Initialize(QwenModel model, int seed, Device? drawOn = null)
     {
@@ -64,8 +67,10 @@ public static class Weights
             Tensor rows = tensor.Slice(parameter);
             if (parameter.shape.Length == 2)
             {
+                double deviation = model.Config.InitializerRange
+                    / (tensor.Name.EndsWith(".c_proj.weight", StringComparison.Ordinal) ? Math.Sqrt(2 * model.Config.NumLayers) : 1);
                 // Drawn in float32, so that the same seed gives the same model in every dtype.
-                rows.copy_(empty(rows.shape, dtype: ScalarType.Float32, device: drawOn).normal_(0, model.Config.InitializerRange));
+                rows.copy_(empty(rows.shape, dtype: ScalarType.Float32, device: drawOn).normal_(0, deviation));
             }
             else
             {

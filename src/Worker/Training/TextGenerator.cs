@@ -14,40 +14,31 @@ public static class TextGenerator
     public static IEnumerable<int> Continue(
         QwenModel model, IReadOnlyList<int> prompt, int maxNewTokens, double temperature, IReadOnlyCollection<int> endTokens, int seed)
     {
-        var caches = model.Blocks.Select(_ => new KeyValueCache()).ToList();
-        try
+        using var cache = new GenerationCache(model.Config, prompt.Count, model.Placement.Device);
+        var random = new Random(seed);
+        int[] next = [.. prompt];
+        for (int i = 0; i < maxNewTokens; i++)
         {
-            var random = new Random(seed);
-            int[] next = [.. prompt];
-            int position = 0;
-            for (int i = 0; i < maxNewTokens; i++)
+            int token;
+            using (Tensor logits = model.Continue(next, cache))
             {
-                int token;
-                using (Tensor logits = model.NextLogits(next, position, caches))
-                {
-                    token = temperature > 0 ? Draw(logits, temperature, random) : (int)logits.argmax().ToInt64();
-                }
-
-                yield return token;
-                if (endTokens.Contains(token))
-                {
-                    yield break;
-                }
-
-                position += next.Length;
-                next = [token];
+                token = temperature > 0 ? Draw(logits, temperature, random) : (int)logits.argmax().ToInt64();
             }
-        }
-        finally
-        {
-            caches.ForEach(cache => cache.Dispose());
+
+            yield return token;
+            if (endTokens.Contains(token))
+            {
+                yield break;
+            }
+
+            next = [token];
         }
     }
 
     private static int Draw(Tensor logits, double temperature, Random random)
     {
         using DisposeScope scope = NewDisposeScope();
-        float[] probabilities = (logits / temperature).softmax(0).cpu().data<float>().ToArray();
+        float[] probabilities = (logits / temperature).softmax(-1).cpu().data<float>().ToArray();
         double left = random.NextDouble();
         for (int token = 0; token < probabilities.Length; token++)
         {

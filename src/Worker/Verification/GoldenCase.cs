@@ -110,6 +110,29 @@ public sealed class GoldenCase : IDisposable
     /// <summary>float32 [B, T, V].</summary>
     public Tensor Logits() => Read("logits");
 
+    /// <summary>
+    /// Documents with the logits [T, V] of generation, which go beyond the trained length; none in most cases.
+    /// </summary>
+    public IEnumerable<(int[] Tokens, Tensor Logits)> LongDocuments()
+    {
+        if (_tensors.Find("eval.input_ids") is null)
+        {
+            yield break;
+        }
+
+        using Tensor ids = Read("eval.input_ids"), logits = Read("eval.logits");
+        if (ids.shape is not [var rows, var length] || ids.dtype != ScalarType.Int64 || !logits.shape.SequenceEqual([rows, length, Config.VocabSize]))
+        {
+            throw Wrong("golden.safetensors", $"eval.input_ids must be int64 [rows, length] and eval.logits [rows, length, {Config.VocabSize}]");
+        }
+
+        for (long row = 0; row < rows; row++)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            yield return ([.. ids[row].data<long>().ToArray().Select(id => (int)id)], logits[row]);
+        }
+    }
+
     public void Dispose() => _tensors.Dispose();
 
     private GoldenBatch ReadBatch(string prefix)

@@ -8,7 +8,7 @@ namespace Trainer.Worker.Verification;
 /// <summary>Compares token ids, decoded text and rendered chats with a tokens.json made by transformers.</summary>
 public static class TokenVerifier
 {
-    /// <param name="tokenizerDirectory">Holds tokenizer.json.</param>
+    /// <param name="tokenizerDirectory">Holds tokenizer.json or qwen.tiktoken.</param>
     /// <param name="template">Which template rendered the chats; auto looks at the tokenizer's own chat template.</param>
     public static CaseResult Run(string tokenizerDirectory, string tokensFile, TemplateKind template)
     {
@@ -53,6 +53,11 @@ public static class TokenVerifier
 
     private static ChatTemplate Template(TemplateKind template, string tokenizerDirectory)
     {
+        if (template == TemplateKind.Auto && Path.GetFileName(TokenizerFile.PathIn(tokenizerDirectory)) == TiktokenReader.FileName)
+        {
+            return ChatTemplate.Create(TemplateKind.Chatml, new ChatOptions { ModelSystem = ChatmlTemplate.FirstQwenSystem });
+        }
+
         if (template != TemplateKind.Auto || JinjaTemplate.Find(tokenizerDirectory) is not { } own)
         {
             return ChatTemplate.Create(ChatTemplate.Resolve(template, modelType: "qwen3"));

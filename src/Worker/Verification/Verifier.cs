@@ -35,6 +35,7 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention, DeviceK
             using QwenModel model = Load();
             string path = padded ? "padded" : "packed";
             CheckLogits(model, padded, path);
+            CheckLongDocuments(model, path);
             using var noise = new UpdateNoise(golden.Optimizer, CheckLossAndGradients(model, padded, path));
             CheckSteps(model, padded, path, noise);
             CheckGreedy(model, path);
@@ -79,6 +80,17 @@ public sealed class Verifier(GoldenCase golden, AttentionKind attention, DeviceK
         Tensor expected = golden.Logits().view(-1, golden.Config.VocabSize).index_select(0, Indices(pairs.Select(pair => pair.Golden)));
         Tensor actual = model.Logits(input).cpu().index_select(0, Indices(pairs.Select(pair => pair.Ours)));
         _checks.Add(Check.Of($"{path} logits", MaxDifference(actual, expected), LogitsTolerance));
+    }
+
+    private void CheckLongDocuments(QwenModel model, string path)
+    {
+        foreach ((int i, (int[] tokens, Tensor expected)) in golden.LongDocuments().Index())
+        {
+            using DisposeScope scope = NewDisposeScope();
+            using var cache = new GenerationCache(model.Config, tokens.Length, _device);
+            Tensor actual = model.Continue(tokens, cache, tokens.Length).cpu();
+            _checks.Add(Check.Of($"{path} generation logits: document {i} of {tokens.Length} tokens", MaxDifference(actual, expected), LogitsTolerance));
+        }
     }
 
     /// <returns>By how much the gradients of each tensor differ at most.</returns>

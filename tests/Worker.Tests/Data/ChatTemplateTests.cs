@@ -184,9 +184,24 @@ public sealed class ChatTemplateTests
     [Theory]
     [InlineData(TemplateKind.Auto, "qwen3", TemplateKind.Qwen3)]
     [InlineData(TemplateKind.Auto, "qwen2", TemplateKind.Qwen25)]
+    [InlineData(TemplateKind.Auto, "qwen", TemplateKind.Chatml)]
     [InlineData(TemplateKind.Chatml, "qwen3", TemplateKind.Chatml)]
     public void The_family_decides_where_the_job_does_not(TemplateKind kind, string modelType, TemplateKind expected) =>
         Assert.Equal(expected, ChatTemplate.Resolve(kind, modelType));
+
+    [Theory]
+    [InlineData(null, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", "\"You are a helpful assistant.\", as in the model's own code")]
+    [InlineData("", "", "without a system message")]
+    [InlineData("Sys.", "<|im_start|>system\nSys.<|im_end|>\n", "\"Sys.\" (data.system")]
+    public void The_first_qwen_has_the_system_message_of_its_code(string? system, string expected, string said)
+    {
+        using var folder = new TemporaryFolder();
+        ChatTemplate template = ChatTemplate.Of(new DataConfig { Train = [], System = system }, folder.Root, "qwen");
+        string text = string.Concat(template.Render(new Conversation(s_question, s_answer)).Select(segment => segment.Text));
+        Assert.Equal(expected + "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n", text);
+        Assert.Contains(said, template.Explanation, StringComparison.Ordinal);
+        Assert.Null(template.Warning);
+    }
 
     private static string Render(TemplateKind kind, Conversation conversation, ChatOptions? options = null) => string.Concat(
         ChatTemplate.Create(kind, options).Render(conversation).Select(s => s.Trained ? $"«{s.Text}»" : s.Text));

@@ -16,7 +16,7 @@ internal static class TinyModel
     public static QwenConfig Config(string type = "qwen3", int heads = 4, int kvHeads = 2, int headDim = 16, int layers = 3, bool tied = false)
     {
         string path = Path.Combine(Directory.CreateTempSubdirectory("tiny").FullName, "config.json");
-        File.WriteAllText(path, new JsonObject
+        File.WriteAllText(path, type == "qwen" ? FirstQwen(heads, headDim, layers).ToJsonString() : new JsonObject
         {
             ["model_type"] = type,
             ["hidden_size"] = heads * headDim,
@@ -36,6 +36,33 @@ internal static class TinyModel
         Directory.Delete(Path.GetDirectoryName(path)!, recursive: true);
         return config;
     }
+
+    /// <summary>config.json of the first Qwen.</summary>
+    public static JsonObject FirstQwen(int heads = 4, int headDim = 16, int layers = 3) => new()
+    {
+        ["architectures"] = new JsonArray("QWenLMHeadModel"),
+        ["auto_map"] = new JsonObject { ["AutoModelForCausalLM"] = "modeling_qwen.QWenLMHeadModel" },
+        ["model_type"] = "qwen",
+        ["hidden_size"] = heads * headDim,
+        ["intermediate_size"] = 160,
+        ["kv_channels"] = headDim,
+        ["num_hidden_layers"] = layers,
+        ["num_attention_heads"] = heads,
+        ["vocab_size"] = Vocabulary,
+        ["layer_norm_epsilon"] = 1e-6,
+        ["rotary_emb_base"] = 10000,
+        ["rotary_pct"] = 1.0,
+        ["scale_attn_weights"] = true,
+        ["no_bias"] = true,
+        ["seq_length"] = 32,
+        ["use_dynamic_ntk"] = true,
+        ["use_logn_attn"] = true,
+        ["initializer_range"] = 0.1,
+        ["torch_dtype"] = "float32",
+        ["bf16"] = false,
+        ["fp16"] = false,
+        ["fp32"] = false,
+    };
 
     public static QwenModel Create(
         QwenConfig config, AttentionKind attention = AttentionKind.Flash, bool recompute = false, ScalarType dtype = ScalarType.Float32, LoraConfig? lora = null)
