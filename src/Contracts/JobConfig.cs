@@ -77,8 +77,8 @@ public sealed record DataConfig
     public OverlongPolicy Overlong { get; init; } = OverlongPolicy.Truncate;
 
     /// <summary>
-    /// Auto: the model's family decides (Qwen3: qwen3, else qwen2.5), and what its own chat template says to conversations that bring
-    /// no system message.
+    /// Auto: the model's family decides (Qwen3: qwen3; the first Qwen: chatml, with its system message; else qwen2.5), and what its own chat
+    /// template says to conversations that bring no system message.
     /// </summary>
     public TemplateKind Template { get; init; } = TemplateKind.Auto;
 

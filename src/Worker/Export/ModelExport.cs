@@ -39,13 +39,23 @@ public sealed class ModelExport
     }
 
     /// <summary>What a job's model is written in: its base snapshot's dtype, or without one the dtype in which it trained.</summary>
-    public static ScalarType Dtype(QwenModel model, JobConfig job) =>
-        job.Model.Path is null ? model.Placement.Dtype : (model.Config.Source["dtype"] ?? model.Config.Source["torch_dtype"])?.ToString() switch
+    public static ScalarType Dtype(QwenModel model, JobConfig job)
+    {
+        if (job.Model.Path is not { } path)
         {
-            "bfloat16" => ScalarType.BFloat16,
-            "float16" => ScalarType.Float16,
-            _ => ScalarType.Float32,
-        };
+            return model.Placement.Dtype;
+        }
+
+        if ((model.Config.Source["dtype"] ?? model.Config.Source["torch_dtype"])?.ToString() is { } name)
+        {
+            return name switch { "bfloat16" => ScalarType.BFloat16, "float16" => ScalarType.Float16, _ => ScalarType.Float32 };
+        }
+
+        // The first Qwen's configurations do not say.
+        using SnapshotWeights weights = SnapshotWeights.Open(path);
+        ScalarType stored = TensorTypes.ToTorch(weights.Entry(model.Config.Names.Embedding).DType);
+        return stored is ScalarType.BFloat16 or ScalarType.Float16 ? stored : ScalarType.Float32;
+    }
 
     /// <summary>The whole model; adapters are merged in float32.</summary>
     /// <param name="directory">Must not exist, or be empty.</param>
