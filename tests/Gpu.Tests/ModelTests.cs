@@ -21,6 +21,7 @@ public sealed class ModelTests
     }
 
     [Theory]
+    [InlineData("qwen1-base")]
     [InlineData("qwen2-tied")]
     [InlineData("qwen3-untied")]
     [InlineData("qwen2-lora")]
