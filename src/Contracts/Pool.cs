@@ -46,6 +46,8 @@ public sealed record PoolList
 
 public sealed record QuotaRequest
 {
-    /// <summary>Null: no bound.</summary>
+    public const int MostSlots = 1 << 20;
+
+    /// <summary>From 0 to <see cref="MostSlots"/>. Null: no bound.</summary>
     public int? Slots { get; init; }
 }

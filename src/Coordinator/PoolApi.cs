@@ -11,8 +11,6 @@ namespace Trainer.Coordinator;
 /// <summary>HTTP/JSON of pools and quotas.</summary>
 internal sealed class PoolApi(IGrainFactory grains)
 {
-    private const int MostSlots = 1 << 20;
-
     public void Map(IEndpointRouteBuilder routes)
     {
         routes.MapGet("/v1/pools", ListAsync).WithMetadata(new Operation("Every pool: slots, jobs and quotas; a user sees its own project's.")
@@ -44,9 +42,9 @@ internal sealed class PoolApi(IGrainFactory grains)
             throw new ApiException(StatusCodes.Status400BadRequest, "slots is missing: a number, or null for no bound");
         }
         QuotaRequest request = body.RootElement.Deserialize(ContractsJson.Default.QuotaRequest)!;
-        if (!JobId.TryParse(pool, out _) || !JobId.TryParse(project, out _) || request.Slots is < 0 or > MostSlots)
+        if (!JobId.TryParse(pool, out _) || !JobId.TryParse(project, out _) || request.Slots is < 0 or > QuotaRequest.MostSlots)
         {
-            throw new ApiException(StatusCodes.Status400BadRequest, $"pool and project are named like jobs, and slots is 0 to {MostSlots}, or null for no bound");
+            throw new ApiException(StatusCodes.Status400BadRequest, $"pool and project are named like jobs, and slots is 0 to {QuotaRequest.MostSlots}, or null for no bound");
         }
         IQueueGrain queue = grains.GetGrain<IQueueGrain>(pool);
         await queue.SetQuota(project, request.Slots);

@@ -292,7 +292,7 @@ public sealed class QueueGrain([PersistentState("queue")] IPersistentState<Queue
             return $"waiting for the quota of project {entry.Request.Project} ({most} slots; {position})";
         }
         return _nodes.Count == 0 ? $"waiting for a worker in pool {pool} ({position})"
-            : ranks > all ? $"waiting for more workers: {ranks} slots are needed, pool {pool} has {all}; start more, or one with more --slots ({position})"
+            : ranks > all ? $"waiting for more workers: {ranks} slots are needed, pool {pool} has {all}; add some, or give one more (serve --slots N, worker --slots N) ({position})"
             : $"waiting for {ranks} {(ranks == 1 ? "slot" : "slots")} in pool {pool}: {slots} of {all} free{Ahead()} ({position})";
 
         // Nobody is told of another project's jobs.

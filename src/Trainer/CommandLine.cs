@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Net;
 using System.Text.RegularExpressions;
 using TorchSharp;
@@ -20,6 +21,10 @@ internal static partial class CommandLine
         catch (InvalidOperationException error)  // a validator has asked for a value that can't be parsed
         {
             return await RefuseAsync([error.Message], Verbs(root, args));
+        }
+        if (Empty(command.CommandResult) is { } empty)
+        {
+            return await RefuseAsync([$"{empty} is empty; is a variable not set?"], Verbs(root, args));
         }
         if (command.Errors.Count > 0 && command.Action is not null and not System.CommandLine.Help.HelpAction)
         {
@@ -72,6 +77,16 @@ internal static partial class CommandLine
             return ExitCode.Usage;
         }
     }
+
+    /// <summary>What was given without a character. Most are names of something; a text may be empty, and JOB has words of its own.</summary>
+    private static string? Empty(CommandResult command) => command.Children.Select(child => child switch
+    {
+        OptionResult { Option.Name: not "--system" } option when HasEmpty(option.Tokens) => option.Option.Name,
+        ArgumentResult { Argument.Name: not ("PROMPT" or "JOB") } argument when HasEmpty(argument.Tokens) => argument.Argument.Name,
+        _ => null,
+    }).FirstOrDefault(name => name is not null);
+
+    private static bool HasEmpty(IReadOnlyList<Token> tokens) => tokens.Any(token => token.Value.Length == 0);
 
     private static async Task<int> RefuseAsync(IEnumerable<string> problems, IEnumerable<string> verbs)
     {

@@ -10,7 +10,7 @@ internal static class InputFiles
         var problems = new List<string>();
         Folder("model.path", job.Model.Path, "a Hugging Face snapshot");
         File("model.config", job.Model.Config, "a Hugging Face config.json");
-        Folder("model.tokenizer", job.Model.Tokenizer, "a directory with tokenizer.json");
+        Folder("model.tokenizer", job.Model.Tokenizer, "a directory with tokenizer.json or qwen.tiktoken");
         Sets("data.train", job.Data.Train);
         Sets("data.eval", job.Data.Eval);
         return problems;

@@ -145,7 +145,7 @@ public sealed class JobConfigFileTests
             "bad.yaml:3:67 data.eval_fraction: eval and eval_fraction exclude each other; keep eval for files of their own, or eval_fraction for a share of train"] },
         { "|name: a\nmodel: {config: c.json}\ndata: {train: [{path: t, mapping: {prompt: [x]}}]}", [
             "bad.yaml:3:44 data.train[0].mapping.prompt: a list was given; expected text",
-            "bad.yaml:2:8 model: config needs a tokenizer; add tokenizer, a directory with tokenizer.json"] },
+            "bad.yaml:2:8 model: config needs a tokenizer; add tokenizer, a directory with tokenizer.json or qwen.tiktoken"] },
     };
 
     [Theory]

@@ -242,6 +242,21 @@ public sealed class CommandLineTests : IAsyncLifetime
     }
 
     [Theory]
+    [InlineData("--coordinator is empty", "worker", "--coordinator", "")]
+    [InlineData("--tokens is empty", "serve", "--tokens", "")]
+    [InlineData("--file is empty", "token", "--role", "worker", "--file", "")]
+    [InlineData("JOB|DIR is empty", "generate", "", "hi")]
+    [InlineData("FILE is empty", "validate", "")]
+    [InlineData("PROJECT is empty", "pools", "quota", "", "3")]
+    public async Task What_is_given_without_a_character_is_a_wrong_command_line(string complaint, params string[] arguments)
+    {
+        (int code, _, string error) = await RunAsync(arguments);
+        Assert.Equal(2, code);
+        Assert.StartsWith($"{complaint}; is a variable not set?\nSee \"trainer ", error, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(_home.Home.Directory));
+    }
+
+    [Theory]
     [InlineData("status", "")]
     [InlineData("cancel", " ")]
     [InlineData("logs", "..")]

@@ -23,7 +23,7 @@ internal static partial class ConfigRules
             Rule("model.config", model.Path is null || model.Config is null,
                 "path and config exclude each other; keep path to start from its weights, or config to start at random", "model.path");
             Rule("model", model.Config is null || model.Path is not null || model.Tokenizer is not null,
-                "config needs a tokenizer; add tokenizer, a directory with tokenizer.json", "model.config", "model.tokenizer");
+                "config needs a tokenizer; add tokenizer, a directory with tokenizer.json or qwen.tiktoken", "model.config", "model.tokenizer");
             foreach ((string key, string? text) in new[] { ("path", model.Path), ("config", model.Config), ("tokenizer", model.Tokenizer) })
             {
                 Rule($"model.{key}", text is null || text.Trim().Length > 0, "the text is empty; give a path, or remove the key");

@@ -50,8 +50,8 @@ internal static class Pools
         {
             string given = options.GetRequiredValue(slots);
             int? most = given == "none" ? null
-                : int.TryParse(given, NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number
-                : throw new ConfigException($"SLOTS {given}: give a number, or none for no bound");
+                : int.TryParse(given, NumberStyles.None, CultureInfo.InvariantCulture, out int number) && number <= QuotaRequest.MostSlots ? number
+                : throw new ConfigException($"SLOTS {given}: give a number from 0 to {QuotaRequest.MostSlots}, or none for no bound");
             using CoordinatorClient client = await CoordinatorLocator.FromEnvironment().ConnectAsync(cancellationToken);
             PoolView view = await client.SetQuotaAsync(options.GetValue(pool)!, options.GetRequiredValue(project), most, cancellationToken);
             Console.WriteLine($"{view.Pool}: {options.GetRequiredValue(project)} may hold {(most is { } bound ? $"{bound} slots" : "any number of slots")}");

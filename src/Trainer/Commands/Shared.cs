@@ -128,7 +128,7 @@ internal static partial class Shared
     {
         if (string.IsNullOrWhiteSpace(folder))
         {
-            throw new ConfigException("--out is empty; name a folder that does not exist yet");
+            throw new ConfigException("--out is blank; name a folder that does not exist yet");
         }
         string target = Path.GetFullPath(folder);
         if (NewFolder.Problem(target) is { } problem)

@@ -89,8 +89,8 @@ internal static class Submit
             }
             else if (job.Status is JobStatus.Succeeded)
             {
-                // Rank 0 may have run on another machine, where its home is.
-                bool here = local.FilesOf(job) is { } files && File.Exists(files.Metrics);
+                // Rank 0 may have run in another home, from which the coordinator's has copies of logs and metrics.
+                bool here = local.FilesOf(job) is { } files && File.Exists(files.Attempt(job.Attempt).Result);
                 Console.WriteLine(here ? $"{job.Id}: files are in {job.Directory}" : $"{job.Id}: files are on node {job.Nodes.FirstOrDefault()}");
             }
             return ExitCode.Of(job.Status);

@@ -19,6 +19,9 @@ public sealed partial class Agent : IAsyncDisposable
     private static readonly TimeSpan s_busyLook = TimeSpan.FromMilliseconds(20);
     private static readonly TimeSpan s_farewellTakes = TimeSpan.FromSeconds(10);
 
+    /// <summary>Until an agent that is to end asks its ranks itself, because no coordinator does: longer than one takes to start again.</summary>
+    private static readonly TimeSpan s_aloneAfter = TimeSpan.FromSeconds(10);
+
     /// <summary>Until an agent that ended, and had this node's name, is forgotten.</summary>
     private static readonly TimeSpan s_nameIsFreeAfter = TimeSpan.FromSeconds(10);
 
@@ -36,6 +39,9 @@ public sealed partial class Agent : IAsyncDisposable
     private LogShipping? _logs;
     private RankEndpoint? _endpoint;
     private volatile bool _draining;
+
+    /// <summary>A timestamp; 0: the coordinator answers.</summary>
+    private long _awaySince;
     private long _composed;
     private long _heard;
 
@@ -83,7 +89,7 @@ public sealed partial class Agent : IAsyncDisposable
 
     /// <summary>
     /// Tells the coordinator to take the ranks away, goes on obeying, and returns when none is left and the coordinator knows how they
-    /// ended. After <paramref name="timeout"/> those that are left are killed.
+    /// ended. Where none answers for a while the agent asks the ranks itself: they save, end, and are found to have been interrupted. After <paramref name="timeout"/> those that are left are killed.
     /// </summary>
     /// <returns>False when ranks had to be killed.</returns>
     public async Task<bool> DrainAsync(TimeSpan timeout, CancellationToken cancellationToken = default)
@@ -94,7 +100,13 @@ public sealed partial class Agent : IAsyncDisposable
         }
         _draining = true;
         _news.Beat();
-        bool emptied = await UntilAsync(() => !_supervisor.AnyAlive, timeout, cancellationToken);
+        bool emptied = await UntilAsync(() => !_supervisor.AnyAlive || AsksItself(), timeout, cancellationToken);
+        if (emptied && _supervisor.AnyAlive)
+        {
+            LogAlone();
+            _supervisor.StopAll();
+            emptied = await UntilAsync(() => !_supervisor.AnyAlive, timeout, cancellationToken);
+        }
         if (!emptied)
         {
             string why = FormattableString.Invariant($"the node was drained, and the rank had not stopped after {timeout.TotalSeconds:0} s");
@@ -171,6 +183,7 @@ public sealed partial class Agent : IAsyncDisposable
                     LogBack();
                 }
                 backoff = TimeSpan.Zero;
+                Interlocked.Exchange(ref _awaySince, 0);
                 namesake = null;
                 _supervisor.Obey(orders);
                 Interlocked.Exchange(ref _heard, number);
@@ -194,6 +207,7 @@ public sealed partial class Agent : IAsyncDisposable
             {
                 if (backoff == TimeSpan.Zero)
                 {
+                    Interlocked.Exchange(ref _awaySince, _time.GetTimestamp());
                     LogAway(error.Message, _supervisor.AnyAlive ? "ranks go on" : "trying again until it answers");
                 }
                 backoff = backoff == TimeSpan.Zero ? s_shortestBackoff : backoff * 2 < s_longestBackoff ? backoff * 2 : s_longestBackoff;
@@ -248,6 +262,8 @@ public sealed partial class Agent : IAsyncDisposable
         _ => null,
     };
 
+    private bool AsksItself() => Interlocked.Read(ref _awaySince) is > 0 and var since && _time.GetElapsedTime(since) > s_aloneAfter;
+
     private async Task<bool> UntilAsync(Func<bool> holds, TimeSpan atMost, CancellationToken cancellationToken)
     {
         long start = _time.GetTimestamp();
@@ -300,6 +316,9 @@ public sealed partial class Agent : IAsyncDisposable
 
     [LoggerMessage(Level = LogLevel.Information, Message = "draining: ranks have {Seconds:0} s to stop")]
     private partial void LogDraining(double seconds);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "no coordinator asks the ranks to stop, so this agent does: they save a checkpoint, then end")]
+    private partial void LogAlone();
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "killing what is left: {Why}")]
     private partial void LogDrainEnds(string why);

@@ -21,6 +21,7 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
     private volatile ImmutableDictionary<RankName, RankAssignment>? _wanted;
     private volatile IReadOnlyList<RankName> _refused = [];
     private volatile string? _condemned;
+    private volatile bool _stopping;
     private bool _scanDue = true;
 
     // To say once what is done until it works.
@@ -60,6 +61,9 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
         work.Beat();
     }
 
+    /// <summary>Orders every rank to save and end, whatever is ordered of it otherwise. None is started any more.</summary>
+    public void StopAll() => _stopping = true;
+
     /// <summary>Kills every rank and starts no more.</summary>
     /// <param name="why">Becomes the last words of each.</param>
     public void KillAll(string why)
@@ -81,12 +85,13 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
         {
             news.Beat();
         }
+        RankOrder going = _stopping ? RankOrder.Stop : RankOrder.Continue;
         if (_wanted is not { } wanted)
         {
-            return new RankReply { Order = rank is null ? RankOrder.Fenced : RankOrder.Continue };
+            return new RankReply { Order = rank is null ? RankOrder.Fenced : going };
         }
         return wanted.TryGetValue(name, out RankAssignment? assignment)
-            ? new RankReply { Order = assignment.Order, Rendezvous = assignment.Rendezvous }
+            ? new RankReply { Order = assignment.Order is RankOrder.Continue ? going : assignment.Order, Rendezvous = assignment.Rendezvous }
             : new RankReply { Order = RankOrder.Fenced };
     }
 
@@ -199,7 +204,7 @@ internal sealed partial class RankSupervisor(AgentOptions options, AwakeClock cl
     private bool StartMissing(ImmutableDictionary<RankName, RankAssignment> wanted, IReadOnlyList<FoundRank> found)
     {
         bool waiting = false;
-        foreach (RankAssignment missing in wanted.Values.Where(rank => _condemned is null && !_ranks.ContainsKey(rank.Name)))
+        foreach (RankAssignment missing in wanted.Values.Where(rank => _condemned is null && !_stopping && !_ranks.ContainsKey(rank.Name)))
         {
             if (found.Any(process => process.Name.Job == missing.Name.Job && !wanted.ContainsKey(process.Name)))
             {

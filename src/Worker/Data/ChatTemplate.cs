@@ -95,12 +95,14 @@ public abstract class ChatTemplate
         {
             { System: "" } => ", without a system message where conversations bring none (data.system"
                 + $"{(own is null ? "; there is no chat template to export" : own.Defect is null ? "; the exported chat template writes none, too" : "")})",
-            { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system; the exported chat template {(own?.DefaultSystem is null ? "does not write it, so say it where the model is asked" : "writes it, too")})",
+            { System: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)} (data.system; {(own is null ? "there is no chat template to export" : own.DefaultSystem is null ? "the exported chat template does not write it" : "the exported chat template writes it, too")}{(own?.DefaultSystem is null ? ", so say it where the model is asked" : "")})",
             { ModelSystem: "" } => ", without a default system message, as the model's own template",
             { ModelSystem: { } text } => $", system message of conversations that bring none: {PythonJson.Write(text)}, as in the model's own {(own is null ? "code" : "template")}",
             _ => "",
         };
-        string? warning = own?.Defect is { } defect
+        string? warning = modelType == "qwen" && kind != TemplateKind.Chatml
+            ? "this is not the first Qwen's own template, and its vocabulary has no tokens for thoughts and tools: set data.template to auto if its own serves"
+            : own?.Defect is { } defect
             ? $"{own.Source}: {defect}; programs that take the template from the trained model will fail: correct it there"
             : !auto || own is null || follows ? null : $"the model's own chat template {Oddity(own, kind)}, "
             + "and will frame what the trained model sees elsewhere; set data.template if another fits better";
@@ -134,7 +136,7 @@ public abstract class ChatTemplate
 
         if (!HasTools && (conversation.Tools.Count > 0 || conversation.Messages.Any(message => message.ToolCalls.Count > 0)))
         {
-            throw new JobInputException($"template {NameOf(Kind)} cannot express tools; use template qwen2.5 or qwen3");
+            throw new JobInputException($"template {NameOf(Kind)} cannot express tools; use template qwen2.5 or qwen3, or take them out");
         }
     }
 

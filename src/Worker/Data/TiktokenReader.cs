@@ -1,5 +1,6 @@
 using System.Buffers.Text;
 using System.Text;
+using Trainer.Contracts;
 
 namespace Trainer.Worker.Data;
 
@@ -13,10 +14,10 @@ internal sealed class TiktokenReader(string path)
 {
     public const string FileName = "qwen.tiktoken";
 
-    private const int ExtraTokens = 205;
+    /// <summary>All that there is: tokenization_qwen.py puts the control tokens behind as many, and refuses any other number.</summary>
+    private const int Ranks = 151_643;
 
-    /// <summary>Ranks that no vocabulary reaches.</summary>
-    private const int MostRanks = 1 << 24;
+    private const int ExtraTokens = 205;
 
     /// <summary>What ends an answer, and a document.</summary>
     public static readonly IReadOnlyList<string> EndTokens = ["<|im_end|>", "<|endoftext|>"];
@@ -31,11 +32,18 @@ internal sealed class TiktokenReader(string path)
         {
             ids.Add(tokens[id], id);
             spelled.Add(ByteAlphabet.Encode(tokens[id]), id);
+            if (ids.Count == id)
+            {
+                throw Broken($"the token of rank {id} is that of a lower rank, too");
+            }
         }
 
-        if (ids.Count < tokens.Count)
+        for (int value = 0; value < 256; value++)
         {
-            throw Broken("two tokens have the same bytes");
+            if (!ids.TryFind([(byte)value], out _))
+            {
+                throw Broken($"no token is the byte 0x{value:X2}");
+            }
         }
 
         return new TokenizerFile
@@ -67,9 +75,9 @@ internal sealed class TiktokenReader(string path)
             int space = text.IndexOf((byte)' ');
             byte[] token = new byte[Base64.GetMaxDecodedFromUtf8Length(Math.Max(space, 0))];
             if (space <= 0 || Base64.DecodeFromUtf8(text[..space], token, out _, out int length) != System.Buffers.OperationStatus.Done || length == 0
-                || !Utf8Parser.TryParse(text[(space + 1)..], out int rank, out int digits) || digits != text.Length - space - 1 || rank is < 0 or >= MostRanks)
+                || !Utf8Parser.TryParse(text[(space + 1)..], out int rank, out int digits) || digits != text.Length - space - 1 || rank is < 0 or >= Ranks)
             {
-                throw Broken($"{Encoding.UTF8.GetString(text[..Math.Min(text.Length, 40)])} is not a token in base64 and its rank", line);
+                throw Broken($"{PlainText.Quote(Encoding.UTF8.GetString(text[..Math.Min(text.Length, 40)]))} is not a token in base64 and a rank below {Ranks}", line);
             }
 
             if (!byRank.TryAdd(rank, token[..length]))
@@ -78,9 +86,10 @@ internal sealed class TiktokenReader(string path)
             }
         }
 
-        return byRank.Count > 0 && byRank.Keys.Max() == byRank.Count - 1
-            ? [.. Enumerable.Range(0, byRank.Count).Select(rank => byRank[rank])]
-            : throw Broken($"{byRank.Count} tokens are not those of the ranks from 0 on");
+        int missing = Enumerable.Range(0, Ranks).FirstOrDefault(rank => !byRank.ContainsKey(rank), -1);
+        return byRank.Count == 0 ? throw Broken("the file is empty")
+            : missing >= 0 ? throw Broken($"{byRank.Count} tokens where the first Qwen has {Ranks}; that of rank {missing} is missing")
+            : [.. Enumerable.Range(0, Ranks).Select(rank => byRank[rank])];
     }
 
     private static MergeTable Merges(List<byte[]> tokens, Vocabulary ids)

@@ -68,6 +68,9 @@ public sealed class Tokenizer
 
     private sealed record CachedWord(string Word, int[] Ids);
 
+    /// <summary>The file that it was read from.</summary>
+    public string Path => _path;
+
     /// <summary>Largest id plus one. A model's embedding may have more rows.</summary>
     public int VocabularySize { get; }
 

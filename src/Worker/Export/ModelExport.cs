@@ -16,7 +16,6 @@ public sealed class ModelExport
 {
     private const long ShardBytes = 5_000_000_000;
     private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
-    private static readonly string[] s_codeFiles = ["*.py", "*.cpp", "*.cu"];
     private static readonly Dictionary<string, string> Metadata = new() { ["format"] = "pt" };
 
     private readonly QwenModel _model;
@@ -65,7 +64,7 @@ public sealed class ModelExport
         SetDtype(config);
         await File.WriteAllTextAsync(Path.Combine(temporary, "config.json"), config.ToJsonString(Indented) + "\n", cancellationToken);
         CopyTokenizer(temporary);
-        CopyCode(temporary);
+        CopyCode(temporary, "*.py", "*.cpp", "*.cu");
         await WriteShardsAsync(temporary, cancellationToken);
     });
 
@@ -76,6 +75,7 @@ public sealed class ModelExport
         LoraAdapters lora = _model.Lora ?? throw new InvalidOperationException("the model has no adapters");
         await File.WriteAllTextAsync(Path.Combine(temporary, PeftAdapter.ConfigFile), PeftAdapter.WriteConfig(lora, baseModel), cancellationToken);
         CopyTokenizer(temporary);
+        CopyCode(temporary, "tokenization_*.py");
         await WriteFileAsync(
             Path.Combine(temporary, "adapter_model.safetensors"),
             [.. lora.NamedTensors().OrderBy(tensor => tensor.Name, StringComparer.Ordinal)],
@@ -189,15 +189,15 @@ public sealed class ModelExport
         }
     }
 
-    /// <summary>The first Qwen's configuration names code beside it, without which nothing loads it.</summary>
-    private void CopyCode(string directory)
+    /// <summary>The first Qwen's configurations name code beside them, without which nothing loads it.</summary>
+    private void CopyCode(string directory, params string[] patterns)
     {
         if (!_model.Config.IsFirstQwen || !Directory.Exists(_model.Config.Directory))
         {
             return;
         }
 
-        foreach (string source in s_codeFiles.SelectMany(pattern => Directory.EnumerateFiles(_model.Config.Directory, pattern)))
+        foreach (string source in patterns.SelectMany(pattern => Directory.EnumerateFiles(_model.Config.Directory, pattern)))
         {
             File.Copy(source, Path.Combine(directory, Path.GetFileName(source)), overwrite: true);
         }

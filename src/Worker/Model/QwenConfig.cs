@@ -281,6 +281,11 @@ public sealed record QwenConfig
             }
             catch (Exception e) when (e is InvalidOperationException or FormatException)
             {
+                if (typeof(T) == typeof(int) && node is JsonValue number && number.TryGetValue(out long _))
+                {
+                    throw Wrong(key, $"{node.ToJsonString()} must be between 1 and {MostOfAnything}");
+                }
+
                 string kind = typeof(T) == typeof(int) ? "a whole number" : typeof(T) == typeof(double) ? "a number" : typeof(T) == typeof(bool) ? "true or false" : "text";
                 throw Wrong(key, $"{node.ToJsonString()} is not {kind}");
             }

@@ -72,6 +72,7 @@ public sealed class JobModel : IDisposable
 
         long all = model.NamedTensors().Sum(Elements), trained = model.TrainedTensors().Sum(Elements);
         log(FormattableString.Invariant($"model: {config.ModelType}, {all / 1e6:F1} M parameters, {trained / 1e6:F3} M trained, {placement.Dtype}"));
+        log($"tokenizer: {tokenizer.Path}");
         ChatTemplate template = ChatTemplate.Of(job.Data, TokenizerPath(job.Model), config.ModelType);
         log(template.Explanation);
         return new JobModel(model, tokenizer, template, TokenizerPath(job.Model));

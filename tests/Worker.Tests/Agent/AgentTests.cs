@@ -255,6 +255,22 @@ public sealed class AgentTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Without_a_coordinator_an_agent_that_is_to_end_asks_its_ranks_itself()
+    {
+        Coordinator.Order(AgentHome.Assign("demo-abcd", 1));
+        await _home.StartAsync();
+        await _home.RunningAsync(s_demo);
+        Coordinator.Status = 503;
+
+        Task<bool> drained = _home.Agent!.DrainAsync(TimeSpan.FromSeconds(60));
+        Assert.Equal(RankOrder.Continue, (await HeartbeatAsync(s_demo)).Order);
+        await AgentHome.UntilAsync(() => HeartbeatAsync(s_demo).GetAwaiter().GetResult().Order == RankOrder.Stop ? "" : null, () => "the order to stop", seconds: 40);
+        Assert.False(drained.IsCompleted);
+        _home.Do(s_demo, RankOutcome.Cancelled, step: 9);
+        Assert.True(await drained);
+    }
+
+    [Fact]
     public async Task What_does_not_stop_in_time_is_killed_and_said_so()
     {
         Coordinator.Order(AgentHome.Assign("demo-abcd", 1));

@@ -203,6 +203,14 @@ public sealed class ChatTemplateTests
         Assert.Null(template.Warning);
     }
 
+    [Fact]
+    public void Another_template_for_the_first_qwen_is_warned_of()
+    {
+        using var folder = new TemporaryFolder();
+        ChatTemplate template = ChatTemplate.Of(new DataConfig { Train = [], Template = TemplateKind.Qwen25 }, folder.Root, "qwen");
+        Assert.Contains("not the first Qwen's own template", template.Warning, StringComparison.Ordinal);
+    }
+
     private static string Render(TemplateKind kind, Conversation conversation, ChatOptions? options = null) => string.Concat(
         ChatTemplate.Create(kind, options).Render(conversation).Select(s => s.Trained ? $"«{s.Text}»" : s.Text));
 }

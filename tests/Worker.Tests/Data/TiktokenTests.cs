@@ -49,8 +49,8 @@ public sealed class TiktokenTests : IDisposable
         Assert.Equal(['z', 260], tokenizer.Encode("zbcd"));
         Assert.Equal([259], tokenizer.Encode("xyz"));
         Assert.Equal(['x', 'y', 'z', 'x'], tokenizer.Encode("xyzx"));
-        Assert.Equal("abcxyz<|im_end|>", tokenizer.Decode([258, 259, 263]));
-        Assert.Equal("abcxyz", tokenizer.Decode([258, 259, 263], skipSpecial: true));
+        Assert.Equal("abcxyz<|im_end|>", tokenizer.Decode([258, 259, 151_645]));
+        Assert.Equal("abcxyz", tokenizer.Decode([258, 259, 151_645], skipSpecial: true));
     }
 
     [Fact]
@@ -59,10 +59,10 @@ public sealed class TiktokenTests : IDisposable
         Write(Bytes());
         var tokenizer = Tokenizer.Load(_folder.Root);
         Assert.Equal([0xC3, 0xA9], tokenizer.Encode("e\u0301"));
-        Assert.Equal([258], tokenizer.Encode("<|im_end|>"));
+        Assert.Equal([151_645], tokenizer.Encode("<|im_end|>"));
         Assert.Equal(10, tokenizer.Encode("<|im_end|>", allowSpecial: false).Length);
         // A combining slash makes one character of ">" and itself.
-        Assert.DoesNotContain(258, tokenizer.Encode("<|im_end|>\u0338"));
+        Assert.DoesNotContain(151_645, tokenizer.Encode("<|im_end|>\u0338"));
     }
 
     [Fact]
@@ -73,15 +73,15 @@ public sealed class TiktokenTests : IDisposable
     }
 
     [Theory]
-    [InlineData("YQ== 0\nnon-sense 1\n", ":2: non-sense 1 is not a token in base64 and its rank")]
-    [InlineData("YQ== 0\nYg==\n", ":2: Yg== is not a token")]
-    [InlineData("YQ== 0\n\nYg== one\n", ":3: Yg== one is not a token")]
+    [InlineData("YQ== 0\nnon-sense 1\n", ":2: \"non-sense 1\" is not a token in base64 and a rank below 151643")]
+    [InlineData("YQ== 0\nYg==\n", ":2: \"Yg==\" is not a token")]
+    [InlineData("YQ== 0\n\nYg== one\n", ":3: \"Yg== one\" is not a token")]
     [InlineData("YQ== 0\nYg== 0\n", ":2: a second token of rank 0")]
-    [InlineData("YQ== 0\nYg== 2\n", ": 2 tokens are not those of the ranks from 0 on")]
-    [InlineData("YQ== 0\nYQ== 1\n", ": two tokens have the same bytes")]
-    [InlineData("YQ== -1\n", ":1: YQ== -1 is not a token")]
-    [InlineData("", ": 0 tokens are not")]
-    [InlineData("version https://git-lfs.github.com/spec/v1\n", ":1: version https://git-lfs.github.com/spec/ is not a token")]
+    [InlineData("YQ== 0\nYg== 2\n", ": 2 tokens where the first Qwen has 151643; that of rank 1 is missing")]
+    [InlineData("YQ== -1\n", ":1: \"YQ== -1\" is not a token")]
+    [InlineData("YQ== 151643\n", ":1: \"YQ== 151643\" is not a token")]
+    [InlineData("", ": the file is empty")]
+    [InlineData("version https://git-lfs.github.com/spec/v1\n", ":1: \"version https://git-lfs.github.com/spec/\" is not a token")]
     public void A_damaged_file_is_refused_with_its_line(string content, string complaint)
     {
         string path = _folder.Write("qwen.tiktoken", content);
@@ -91,11 +91,18 @@ public sealed class TiktokenTests : IDisposable
     }
 
     [Fact]
-    public void A_vocabulary_without_a_byte_is_refused_where_text_has_it()
+    public void A_vocabulary_that_was_cut_at_a_line_or_has_a_token_twice_or_lacks_a_byte_is_refused()
     {
-        Write([.. Bytes().Take(200)]);
-        var tokenizer = Tokenizer.Load(_folder.Root);
-        Assert.Contains("qwen.tiktoken: the vocabulary has no token for byte 0xE6", Assert.Throws<JobInputException>(() => tokenizer.Encode("日")).Message, StringComparison.Ordinal);
+        // Its control tokens would have other ids.
+        Refused([.. Whole(Bytes()).SkipLast(1)], "151642 tokens where the first Qwen has 151643; that of rank 151642 is missing");
+        Refused([.. Whole(Bytes()).SkipLast(1), [(byte)'a']], "the token of rank 151642 is that of a lower rank, too");
+        Refused([.. Whole(Bytes().Skip(1))], "no token is the byte 0x00");
+
+        void Refused(byte[][] tokens, string complaint)
+        {
+            Lines(tokens);
+            Assert.EndsWith($"qwen.tiktoken: {complaint}; download the file again", Assert.Throws<JobInputException>(() => Tokenizer.Load(_folder.Root)).Message, StringComparison.Ordinal);
+        }
     }
 
     private static IEnumerable<byte[]> Bytes() => Enumerable.Range(0, 256).Select(b => new[] { (byte)b });
@@ -112,6 +119,15 @@ public sealed class TiktokenTests : IDisposable
         }
     }
 
-    private void Write(IEnumerable<byte[]> tokens) => _folder.Write(
+    /// <summary>With others, which no text here has, to the number that a vocabulary has.</summary>
+    private static IEnumerable<byte[]> Whole(IEnumerable<byte[]> tokens)
+    {
+        byte[][] given = [.. tokens];
+        return given.Concat(Enumerable.Range(0, 151_643 - given.Length).Select(i => new byte[] { 0xFF, (byte)(i >> 16), (byte)(i >> 8), (byte)i }));
+    }
+
+    private void Write(IEnumerable<byte[]> tokens) => Lines(Whole(tokens));
+
+    private void Lines(IEnumerable<byte[]> tokens) => _folder.Write(
         "qwen.tiktoken", string.Concat(tokens.Select((token, rank) => string.Create(CultureInfo.InvariantCulture, $"{Convert.ToBase64String(token)} {rank}\n"))));
 }
