@@ -89,7 +89,8 @@ public sealed partial class Agent : IAsyncDisposable
 
     /// <summary>
     /// Tells the coordinator to take the ranks away, goes on obeying, and returns when none is left and the coordinator knows how they
-    /// ended. Where none answers for a while the agent asks the ranks itself: they save, end, and are found to have been interrupted. After <paramref name="timeout"/> those that are left are killed.
+    /// ended. Where none answers for a while the agent asks the ranks itself: they save, end, and are found to have been interrupted.
+    /// After <paramref name="timeout"/> those that are left are killed.
     /// </summary>
     /// <returns>False when ranks had to be killed.</returns>
     public async Task<bool> DrainAsync(TimeSpan timeout, CancellationToken cancellationToken = default)
@@ -98,6 +99,7 @@ public sealed partial class Agent : IAsyncDisposable
         {
             LogDraining(timeout.TotalSeconds);
         }
+        long start = _time.GetTimestamp();
         _draining = true;
         _news.Beat();
         bool emptied = await UntilAsync(() => !_supervisor.AnyAlive || AsksItself(), timeout, cancellationToken);
@@ -105,7 +107,7 @@ public sealed partial class Agent : IAsyncDisposable
         {
             LogAlone();
             _supervisor.StopAll();
-            emptied = await UntilAsync(() => !_supervisor.AnyAlive, timeout, cancellationToken);
+            emptied = await UntilAsync(() => !_supervisor.AnyAlive, timeout - _time.GetElapsedTime(start), cancellationToken);
         }
         if (!emptied)
         {

@@ -13,7 +13,6 @@ public sealed class Tokenizer
     private const int CacheSlots = 1 << 16;
     private const int LongestCachedWord = 48;
 
-    private readonly string _path;
     private readonly TokenizerFile _file;
     private readonly AddedTokens _rawTokens;
     private readonly AddedTokens? _normalizedTokens;
@@ -32,7 +31,7 @@ public sealed class Tokenizer
 
     private Tokenizer(string path, TokenizerFile file, SpecialTokens special)
     {
-        _path = path;
+        Path = path;
         _file = file;
         _rawTokens = new AddedTokens(file.AddedTokens.Where(token => !token.Normalized));
         _normalizedTokens = file.AddedTokens.Any(token => token.Normalized)
@@ -69,7 +68,7 @@ public sealed class Tokenizer
     private sealed record CachedWord(string Word, int[] Ids);
 
     /// <summary>The file that it was read from.</summary>
-    public string Path => _path;
+    public string Path { get; }
 
     /// <summary>Largest id plus one. A model's embedding may have more rows.</summary>
     public int VocabularySize { get; }
@@ -144,7 +143,7 @@ public sealed class Tokenizer
     /// <summary>The id of a token by its text, e.g. &lt;|im_end|&gt;, or of a vocabulary entry in the byte-level alphabet.</summary>
     /// <exception cref="JobInputException">There is no such token.</exception>
     public int TokenId(string token) => TryTokenId(token) ?? throw new JobInputException(
-        $"{_path}: no token \"{token}\"; use the tokenizer that belongs to the model");
+        $"{Path}: no token \"{token}\"; use the tokenizer that belongs to the model");
 
     public int? TryTokenId(string token) =>
         _addedByContent.TryGetValue(token, out AddedToken? added) ? added.Id
@@ -235,7 +234,7 @@ public sealed class Tokenizer
             ids[i] = _tokenOfByte[bytes[i]];
             if (ids[i] < 0)
             {
-                throw new JobInputException($"{_path}: the vocabulary has no token for "
+                throw new JobInputException($"{Path}: the vocabulary has no token for "
                     + $"byte 0x{bytes[i]:X2}; use a byte-level tokenizer whose vocabulary holds all 256 bytes");
             }
         }

@@ -88,7 +88,7 @@ public sealed record QwenConfig
                 "qwen2" => "Qwen2ForCausalLM",
                 "qwen3" => "Qwen3ForCausalLM",
                 _ => throw new JobInputException(
-                    $"{path}: model_type '{type}' is not supported; supported are qwen (the first), qwen2 (Qwen1.5, Qwen2, Qwen2.5) and qwen3 (dense)"),
+                    $"{path}: model_type '{type}' is not supported; supported are qwen2 (Qwen1.5, Qwen2, Qwen2.5), qwen3 (dense) and qwen (the first)"),
             };
             if (json["architectures"] is JsonArray { Count: > 0 } architectures && architectures[0]?.ToString() != architecture)
             {
