@@ -110,9 +110,7 @@ public sealed class GoldenCase : IDisposable
     /// <summary>float32 [B, T, V].</summary>
     public Tensor Logits() => Read("logits");
 
-    /// <summary>
-    /// Documents with the logits [T, V] of generation, which go beyond the trained length; none in most cases.
-    /// </summary>
+    /// <summary>Documents with the logits [T, V] of generation, which go beyond the trained length; none in most cases.</summary>
     public IEnumerable<(int[] Tokens, Tensor Logits)> LongDocuments()
     {
         if (_tensors.Find("eval.input_ids") is null)
@@ -129,7 +127,13 @@ public sealed class GoldenCase : IDisposable
         for (long row = 0; row < rows; row++)
         {
             using DisposeScope scope = NewDisposeScope();
-            yield return ([.. ids[row].data<long>().ToArray().Select(id => (int)id)], logits[row]);
+            int[] tokens = [.. ids[row].data<long>().ToArray().Select(id => (int)id)];
+            if (tokens.Any(id => id < 0 || id >= Config.VocabSize))
+            {
+                throw Wrong("golden.safetensors", $"eval.input_ids: an id is not below vocab_size {Config.VocabSize}");
+            }
+
+            yield return (tokens, logits[row]);
         }
     }
 
